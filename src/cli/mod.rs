@@ -1,0 +1,145 @@
+//! The command line: each arm a verb and a print.
+//!
+//! Administration opens the data directory itself, so it works beside a running server
+//! and without one. Results go to standard output, in sentences or with --json as JSON.
+
+#![expect(clippy::print_stdout, reason = "printing is what a command line does")]
+
+mod config;
+mod repo;
+mod serve;
+mod user;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use std::io::{BufRead, IsTerminal, Read};
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::error::{Kind, Result, Thing};
+use crate::registry::{Clock, Mode, Options, Registry};
+
+/// A container registry for the edge, in one small binary.
+#[derive(Debug, Parser)]
+#[command(name = "outport", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The data directory [default: ./outport-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<String>,
+    /// The configuration file [default: /etc/outport/outport.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "OUTPORT_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the registry
+    Serve(serve::Serve),
+    /// People: add, list, remove, passwords
+    #[command(subcommand)]
+    User(user::User),
+    /// Repositories: list, make public or private, remove
+    #[command(subcommand)]
+    Repo(repo::Repo),
+    /// The configuration: show and check it
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+    /// Print the version
+    Version,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> Result<()> {
+        match self.verb {
+            Verb::Serve(serve) => serve.run(&self.common),
+            Verb::User(user) => user.run(&self.common),
+            Verb::Repo(repo) => repo.run(&self.common),
+            Verb::Config(verb) => verb.run(&self.common),
+            Verb::Version => {
+                let version = env!("CARGO_PKG_VERSION");
+                self.common.say(&serde_json::json!({"version": version}), || format!("outport {version}"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Common {
+    /// File, environment and the flags that every verb has.
+    fn load(&self) -> Result<Config> {
+        let mut config = Config::load(self.config.as_deref(), &|name| std::env::var(name).ok())?;
+        if let Some(data) = &self.data {
+            config.data.clone_from(data);
+        }
+        Ok(config)
+    }
+
+    /// The registry of an existing data directory, for a verb of administration.
+    fn open(&self) -> Result<Registry> {
+        let config = self.load()?;
+        config.check()?;
+        let dir = PathBuf::from(&config.data);
+        if !dir.join("registry.db").exists() {
+            return Err(Kind::NotFound(Thing::Repo).because(format!(
+                "there is no registry in {}; name its directory with --data, or make one with `outport serve`",
+                dir.display()
+            )));
+        }
+        Registry::open(&dir, &Mode::Tool, registry_options(&config), Clock::system())
+    }
+
+    /// Prints a result: a sentence for people, or JSON.
+    fn say(&self, json: &impl Serialize, sentence: impl FnOnce() -> String) {
+        if self.json {
+            // Our own types serialise.
+            println!("{}", serde_json::to_string(json).unwrap_or_default());
+        } else {
+            println!("{}", sentence());
+        }
+    }
+}
+
+fn registry_options(config: &Config) -> Options {
+    Options {
+        private: config.repos.private,
+        library_open: config.repos.library_open,
+        anonymous_pull: config.auth.anonymous_pull,
+        blob_bytes_max: config.storage.blob_bytes_max,
+        reserve_bytes: config.storage.reserve_bytes,
+        uploads_per_user: config.storage.uploads_per_user,
+        upload_expiry: std::time::Duration::from_secs(config.storage.upload_expiry_secs),
+    }
+}
+
+/// A password from standard input, its first line; or typed twice at a terminal.
+fn password(from_stdin: bool) -> Result<String> {
+    const LINE_MAX: u64 = 4_096;
+    if from_stdin {
+        let mut line = String::new();
+        std::io::stdin().lock().take(LINE_MAX).read_line(&mut line)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Kind::Invalid(Thing::User).because(
+            "there is no terminal to ask for a password; give it on standard input with --password-stdin",
+        ));
+    }
+    let once = rpassword::prompt_password("Password: ")?;
+    let twice = rpassword::prompt_password("Once more: ")?;
+    if once != twice {
+        return Err(Kind::Invalid(Thing::User).because("the two passwords differ; nothing was changed"));
+    }
+    Ok(once)
+}

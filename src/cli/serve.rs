@@ -1,0 +1,213 @@
+//! `outport serve`: opens everything, says where it listens, and waits for signals.
+
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Common, registry_options};
+use crate::config::Config;
+use crate::error::Result;
+use crate::http::tls::{Source, Tls};
+use crate::http::{App, Options, Server};
+use crate::jobs;
+use crate::registry::{Clock, Mode, Registry, boot_id};
+
+/// Threads for what blocks: hashing, files, commits. Each waits for the disk most of the
+/// time; pushes that wait together share a commit.
+const BLOCKING_THREADS: usize = 32;
+/// Their stacks. Nothing recurses.
+const STACK_BYTES: usize = 512 << 10;
+/// How often the certificate's end is looked at.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address to listen on; may be given more than once [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+    /// Certificate chain, PEM, instead of one made here
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<String>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
+    /// Plain HTTP, on loopback
+    #[arg(long)]
+    insecure_http: bool,
+    /// Log in JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Serve {
+    pub fn run(self, common: &Common) -> Result<()> {
+        let config = self.config(common)?;
+        start_log(&config);
+        let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()?;
+        runtime.block_on(self.serve(common, &config))
+    }
+
+    /// The configuration with this verb's flags, which win.
+    fn config(&self, common: &Common) -> Result<Config> {
+        let mut config = common.load()?;
+        if !self.listen.is_empty() {
+            config.server.listen.clone_from(&self.listen);
+        }
+        if self.tls_cert.is_some() {
+            config.tls.cert.clone_from(&self.tls_cert);
+            config.tls.key.clone_from(&self.tls_key);
+        }
+        config.server.insecure_http |= self.insecure_http;
+        if self.log_json {
+            config.log.format = "json".into();
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    async fn serve(&self, common: &Common, config: &Config) -> Result<()> {
+        let dir = Path::new(&config.data);
+        let clock = Clock::system();
+        let now_secs = || (clock.wall_us)() / 1_000_000;
+        let mode = Mode::Serve { boot_id: boot_id()? };
+        let registry = Arc::new(Registry::open(dir, &mode, registry_options(config), clock.clone())?);
+
+        let password = std::env::var("OUTPORT_ADMIN_PASSWORD").ok().filter(|text| !text.is_empty());
+        let made = registry.admin_init(password.as_deref())?;
+
+        let tls = match config.server.insecure_http {
+            true => None,
+            false => Some(Arc::new(Tls::open(tls_source(config), now_secs())?)),
+        };
+        let app = App::new(registry.clone(), http_options(config)?)?;
+        let server = Server::bind(app.clone(), &config.listen()?, tls.clone()).await?;
+        announce(&server, tls.as_deref(), made.as_deref());
+
+        let (stop_sender, stop) = watch::channel(false);
+        let upkeep = tokio::spawn(jobs::run(registry.clone(), stop.clone()));
+        let drain = Duration::from_secs(config.server.drain_secs);
+        let serving = tokio::spawn(server.serve(stop, drain));
+
+        let mut signals = Signals::new()?;
+        loop {
+            match signals.next().await {
+                Told::Stop => break,
+                Told::Reload => match self.reload(common, &app) {
+                    Ok(()) => tracing::info!("read the configuration again"),
+                    Err(error) => {
+                        tracing::error!(error = %error, "the configuration was not taken; the old one stays")
+                    }
+                },
+                Told::CheckCertificate => {}
+            }
+            if let Some(tls) = &tls
+                && let Err(error) = tls.reload(now_secs())
+            {
+                tracing::error!(error = %error, "the certificate was not taken; the old one stays");
+            }
+        }
+        tracing::info!("stopping; open requests may finish");
+        // Receivers are gone only if their tasks have ended, which is what is wanted.
+        let _ = stop_sender.send(true);
+        for (what, task) in [("the server", serving), ("upkeep", upkeep)] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "{what} ended with a panic");
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// What may change without a restart: everything a request looks up.
+    fn reload(&self, common: &Common, app: &App) -> Result<()> {
+        app.set_options(http_options(&self.config(common)?)?);
+        Ok(())
+    }
+}
+
+enum Told {
+    Stop,
+    Reload,
+    CheckCertificate,
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.term.recv() => Told::Stop,
+            _ = self.int.recv() => Told::Stop,
+            _ = self.hup.recv() => Told::Reload,
+            () = tokio::time::sleep(CERTIFICATE_EVERY) => Told::CheckCertificate,
+        }
+    }
+}
+
+fn tls_source(config: &Config) -> Source {
+    match (&config.tls.cert, &config.tls.key) {
+        (Some(cert), Some(key)) => Source::Files { cert: cert.into(), key: key.into() },
+        _ => Source::Own { dir: PathBuf::from(&config.data).join("tls"), names: config.tls.names.clone() },
+    }
+}
+
+fn http_options(config: &Config) -> Result<Options> {
+    Ok(Options {
+        anonymous_pull: config.auth.anonymous_pull,
+        empty_tags_for_missing: config.compat.empty_tags_for_missing,
+        blob_bytes_max: config.storage.blob_bytes_max,
+        trusted_proxies: config.trusted_proxies()?,
+        connections_max: config.server.connections_max,
+        connections_per_address: config.server.connections_per_address,
+    })
+}
+
+/// Says what a person needs who has just started this: where it is, whom to trust, and,
+/// the only time, the first password.
+fn announce(server: &Server, tls: Option<&Tls>, password: Option<&str>) {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    for address in server.addresses() {
+        println!("Outport serves {scheme}://{address}");
+    }
+    if let Some(ca) = tls.and_then(Tls::ca_path) {
+        println!("Clients trust it with {}", ca.display());
+    }
+    if let Some(password) = password {
+        println!("The first administrator is admin, with the password {password}");
+        println!("It is not shown again; change it with `outport user passwd admin`");
+    }
+}
+
+/// Text to standard error, as the journal likes it, or JSON.
+fn start_log(config: &Config) {
+    let level: LevelFilter = config.log.level.parse().unwrap_or(LevelFilter::INFO);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // Fails only if there is one already.
+    let _ = if config.log.format == "json" {
+        tracing::subscriber::set_global_default(log.json().finish())
+    } else {
+        tracing::subscriber::set_global_default(log.compact().finish())
+    };
+}

@@ -1,0 +1,285 @@
+//! A request that was matched and allowed: what a handler works with.
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_LENGTH, HeaderName};
+use hyper::http::request::Parts;
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+
+use super::App;
+use super::auth::Caller;
+use super::route::Asked;
+use crate::error::{Error, Kind, Result, Thing};
+use crate::names::{Digest, RepoName};
+use crate::registry::{Registry, Upload, User};
+
+/// A body that sends nothing for this long is given up.
+const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// After its first half minute a body must have come at this rate, in bytes a second.
+const BODY_RATE_MIN: u64 = 1_024;
+/// How much of a body is waited for before it is written: one checksum's worth.
+const GATHER_BYTES: usize = 64 << 10;
+/// How much is written at once if it is there already and memory allows.
+const GATHER_BYTES_MAX: usize = 256 << 10;
+/// Most frames held at once: a client may send bytes one by one.
+const GATHER_FRAMES_MAX: usize = 256;
+
+pub struct Call {
+    pub app: Arc<App>,
+    asked: Arc<Asked>,
+    caller: Caller,
+    repo: Option<RepoName>,
+    body: Option<Incoming>,
+}
+
+impl Call {
+    pub fn new(
+        app: Arc<App>,
+        asked: Arc<Asked>,
+        caller: Caller,
+        repo: Option<RepoName>,
+        body: Incoming,
+    ) -> Call {
+        Call { app, asked, caller, repo, body: Some(body) }
+    }
+
+    pub fn head(&self) -> &Parts {
+        &self.asked.head
+    }
+
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.head().method == hyper::Method::HEAD
+    }
+
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The user, where the row needs one. Nobody never gets past rows that push.
+    pub fn user(&self) -> Result<&User> {
+        self.caller.user.as_ref().ok_or(Kind::Unauthorized.into())
+    }
+
+    /// The repository of the path. Rows that call this have a `{name*}`.
+    pub fn repo(&self) -> Result<&RepoName> {
+        self.repo.as_ref().ok_or(Kind::NotFound(Thing::Repo).into())
+    }
+
+    pub fn param(&self, name: &str) -> &str {
+        self.asked.params.get(name).unwrap_or_default()
+    }
+
+    pub fn digest(&self) -> Result<Digest> {
+        Digest::parse(self.param("digest"))
+    }
+
+    /// A header's text; None also for one that is not text.
+    pub fn header(&self, name: HeaderName) -> Option<&str> {
+        self.head().headers.get(name)?.to_str().ok()
+    }
+
+    /// Every value a query gives a key, decoded.
+    pub fn query_all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+        let query = self.head().uri.query().unwrap_or_default();
+        form_urlencoded::parse(query.as_bytes()).filter(move |(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    pub fn query<'a>(&'a self, key: &'a str) -> Option<Cow<'a, str>> {
+        self.query_all(key).next()
+    }
+
+    /// How long the body says it is; None if it comes in chunks.
+    pub fn content_length(&self) -> Result<Option<u64>> {
+        match self.head().headers.get(CONTENT_LENGTH) {
+            None => Ok(None),
+            Some(value) => value
+                .to_str()
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .map(Some)
+                .ok_or(Kind::Invalid(Thing::Request).because("the Content-Length does not parse")),
+        }
+    }
+
+    /// A short look at the registry, on the thread that asks: an indexed probe of pages
+    /// that are in memory costs less than the way to another thread and back.
+    pub fn look<T>(&self, verb: impl FnOnce(&Registry) -> Result<T>) -> Result<T> {
+        verb(&self.app.registry)
+    }
+
+    /// A verb that writes, hashes or reads files, on a thread that may block.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&Registry) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.app.run(verb).await
+    }
+
+    /// The whole body, for what is small by its nature. More than `max` bytes are
+    /// `TooLarge`, told before any are read if the client says so.
+    pub async fn body(&mut self, max: usize, thing: Thing) -> Result<Bytes> {
+        let too_large = || Kind::TooLarge(thing).because(format!("at most {max} bytes are taken here"));
+        let announced = self.content_length()?;
+        if announced.is_some_and(|bytes| bytes > max as u64) {
+            return Err(too_large());
+        }
+        // Memory for bodies is shared: what is not announced may be as much as is allowed.
+        let share = announced.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(max)).max(1);
+        let _share = self.app.body_memory(share).await?;
+        let mut bytes = Vec::new();
+        let mut pace = Pace::start();
+        while let Some(frame) = self.frame(&mut pace).await? {
+            if bytes.len() + frame.len() > max {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&frame);
+        }
+        Ok(bytes.into())
+    }
+
+    /// Pours the body into an upload, and returns how many bytes the upload has then.
+    ///
+    /// What arrived is written even if the body then breaks off, so that the client may
+    /// go on from there. A slow client holds a socket and at most 64 KiB, never a thread.
+    pub async fn pour(&mut self, upload: &Upload) -> Result<u64> {
+        let max = self.app.options().blob_bytes_max;
+        let mut total = upload.bytes()?;
+        let room = max.saturating_sub(total);
+        let announced = self.content_length()?.unwrap_or(0);
+        if announced > room {
+            return Err(Kind::TooLarge(Thing::Blob).because(format!("a blob has at most {max} bytes here")));
+        }
+        self.look(|registry| registry.check_room(announced))?;
+        let mut pace = Pace::start();
+        let mut since_check = 0;
+        loop {
+            let Gathered { frames, share, end } = self.gather(&mut pace).await;
+            let bytes: usize = frames.iter().map(Bytes::len).sum();
+            if bytes > 0 {
+                if total + bytes as u64 > max {
+                    return Err(
+                        Kind::TooLarge(Thing::Blob).because(format!("a blob has at most {max} bytes here"))
+                    );
+                }
+                let upload = upload.clone();
+                total = self.run(move |_| upload.write(&frames)).await?;
+            }
+            drop(share);
+            match end {
+                None => {}
+                Some(Ok(())) => return Ok(total),
+                Some(Err(error)) => return Err(error),
+            }
+            since_check += bytes;
+            if since_check >= 64 << 20 {
+                since_check = 0;
+                self.look(|registry| registry.check_room(0))?;
+            }
+        }
+    }
+
+    async fn gather(&mut self, pace: &mut Pace) -> Gathered {
+        let mut gathered = Gathered { frames: Vec::new(), share: None, end: None };
+        let mut bytes = 0;
+        while gathered.frames.len() < GATHER_FRAMES_MAX && bytes < GATHER_BYTES_MAX {
+            let frame = if bytes < GATHER_BYTES {
+                // Enough to be worth a write: this much every connection may hold.
+                self.frame(pace).await
+            } else {
+                // And what is there already, while memory for it is left.
+                if gathered.share.is_none() {
+                    gathered.share = self.app.gather_memory();
+                }
+                let Some(_) = gathered.share else { break };
+                let Some(frame) = self.frame_at_hand(pace).await else { break };
+                frame
+            };
+            match frame {
+                Ok(Some(frame)) => {
+                    bytes += frame.len();
+                    gathered.frames.push(frame);
+                }
+                Ok(None) => gathered.end = Some(Ok(())),
+                Err(error) => gathered.end = Some(Err(error)),
+            }
+            if gathered.end.is_some() {
+                break;
+            }
+        }
+        gathered
+    }
+
+    /// The next bytes of the body; None at its end.
+    async fn frame(&mut self, pace: &mut Pace) -> Result<Option<Bytes>> {
+        let Some(body) = &mut self.body else { return Ok(None) };
+        loop {
+            let frame = timeout(BODY_SILENCE_MAX, poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)))
+                .await
+                .map_err(|_| Error::from(Kind::Slow))?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    return Err(Kind::Invalid(Thing::Request)
+                        .because("the request body broke off")
+                        .with_cause(error));
+                }
+                // Trailers say nothing we need.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => return pace.check(bytes).map(Some),
+                    Err(_trailers) => {}
+                },
+            }
+        }
+    }
+
+    /// The same, if it need not be waited for.
+    async fn frame_at_hand(&mut self, pace: &mut Pace) -> Option<Result<Option<Bytes>>> {
+        let mut frame = std::pin::pin!(self.frame(pace));
+        poll_fn(|cx| match frame.as_mut().poll(cx) {
+            Poll::Ready(frame) => Poll::Ready(Some(frame)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+}
+
+/// A stretch of a body, on its way to the disk.
+struct Gathered {
+    frames: Vec<Bytes>,
+    /// The memory it may use beyond what every connection has.
+    share: Option<OwnedSemaphorePermit>,
+    /// How the body ended, if it did.
+    end: Option<Result<()>>,
+}
+
+/// Watches that a body does not drip.
+struct Pace {
+    start: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn start() -> Pace {
+        Pace { start: Instant::now(), bytes: 0 }
+    }
+
+    fn check(&mut self, frame: Bytes) -> Result<Bytes> {
+        self.bytes += frame.len() as u64;
+        let elapsed = self.start.elapsed();
+        if elapsed > BODY_SILENCE_MAX && self.bytes < BODY_RATE_MIN * elapsed.as_secs() {
+            return Err(Kind::Slow.into());
+        }
+        Ok(frame)
+    }
+}

@@ -1,0 +1,381 @@
+//! The server: accepts, speaks TLS in each connection's own task, keeps its limits, and
+//! drains when it is told to stop. Knows no SQL.
+
+mod auth;
+mod call;
+mod oci;
+mod ops;
+mod reply;
+mod route;
+pub mod tls;
+mod token;
+mod wire;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ring::hmac;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::error::{Error, Kind, Result, Thing};
+use crate::registry::Registry;
+use route::Asked;
+use wire::{Wire, WireState};
+
+pub use route::{DIALECTS, Dialect, Needs, Route};
+
+/// What the configuration says to the server. All of it may change while it runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Nobody may pull what is public.
+    pub anonymous_pull: bool,
+    /// `tags/list` of a repository there is not: an empty list instead of 404.
+    pub empty_tags_for_missing: bool,
+    pub blob_bytes_max: u64,
+    /// Proxies whose X-Forwarded-Proto and -Host are believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    pub connections_max: usize,
+    pub connections_per_address: usize,
+}
+
+/// A TLS handshake, or the first byte of anything, takes at most this long.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// A kept-alive connection that asks nothing is closed after this long.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// hyper's buffer for one connection: holds a head of the longest kind we read.
+const CONNECTION_BYTES: usize = 64 << 10;
+/// Bodies that must be whole in memory (manifests, forms), all together.
+const BODY_BYTES_TOTAL: usize = 16 << 20;
+/// Uploads, and pulls, that may use more than 64 KiB of memory at once. Others go on with that.
+const GENEROUS_UPLOADS: usize = 16;
+const GENEROUS_PULLS: usize = 16;
+
+/// What every request needs.
+pub struct App {
+    pub registry: Arc<Registry>,
+    auth: auth::Auth,
+    token_key: hmac::Key,
+    options: RwLock<Arc<Options>>,
+    body_memory: Arc<Semaphore>,
+    gather_memory: Arc<Semaphore>,
+    piece_memory: Arc<Semaphore>,
+    requests: AtomicU64,
+    /// So that request ids of two processes differ.
+    process: u32,
+}
+
+impl App {
+    pub fn new(registry: Arc<Registry>, options: Options) -> Result<Arc<App>> {
+        let mut process = [0; 4];
+        crate::registry::random(&mut process)?;
+        Ok(Arc::new(App {
+            auth: auth::Auth::new(registry.clock())?,
+            token_key: hmac::Key::new(hmac::HMAC_SHA256, &registry.secret("token")?),
+            registry,
+            options: RwLock::new(Arc::new(options)),
+            body_memory: Arc::new(Semaphore::new(BODY_BYTES_TOTAL)),
+            gather_memory: Arc::new(Semaphore::new(GENEROUS_UPLOADS)),
+            piece_memory: Arc::new(Semaphore::new(GENEROUS_PULLS)),
+            requests: AtomicU64::new(0),
+            process: u32::from_le_bytes(process),
+        }))
+    }
+
+    pub fn options(&self) -> Arc<Options> {
+        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes new options; requests that began keep the old ones.
+    pub fn set_options(&self, options: Options) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
+    }
+
+    fn request_id(&self) -> String {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        format!("{:08x}{count:08x}", self.process)
+    }
+
+    /// The bridge between here, where nothing may block, and the registry, where everything may.
+    async fn run<T: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&Registry) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let registry = self.registry.clone();
+        tokio::task::spawn_blocking(move || verb(&registry))
+            .await
+            .unwrap_or_else(|stopped| Err(Kind::Internal.from_cause(stopped)))
+    }
+
+    /// Memory for a body that must be whole; waits while others have it.
+    async fn body_memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.min(BODY_BYTES_TOTAL)).unwrap_or(u32::MAX);
+        let memory = self.body_memory.clone().acquire_many_owned(bytes);
+        match timeout(IDLE_MAX, memory).await {
+            Ok(Ok(share)) => Ok(share),
+            _ => Err(Kind::TooMany { retry_secs: 5 }.into()),
+        }
+    }
+
+    fn gather_memory(&self) -> Option<OwnedSemaphorePermit> {
+        self.gather_memory.clone().try_acquire_owned().ok()
+    }
+
+    fn piece_memory(&self) -> Option<OwnedSemaphorePermit> {
+        self.piece_memory.clone().try_acquire_owned().ok()
+    }
+
+    /// Scheme and host as the client sees them, so that it can be sent elsewhere here.
+    fn origin(&self, asked: &Asked) -> (String, String) {
+        let header = |name: &str| {
+            let value = asked.head.headers.get(name)?.to_str().ok()?;
+            Some(value.split(',').next().unwrap_or_default().trim().to_owned())
+        };
+        let trusted = self.options().trusted_proxies.contains(&asked.peer.address);
+        let forwarded = |name: &str| header(name).filter(|value| trusted && !value.is_empty());
+        let scheme = match forwarded("x-forwarded-proto").as_deref() {
+            Some("https") => "https",
+            Some("http") => "http",
+            _ if asked.peer.tls => "https",
+            _ => "http",
+        };
+        let plain = |host: &String| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
+        let host = forwarded("x-forwarded-host").filter(plain).or_else(|| header("host"));
+        (scheme.to_owned(), host.unwrap_or_else(|| "localhost".to_owned()))
+    }
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    pub address: IpAddr,
+    pub tls: bool,
+}
+
+/// Seconds since 1970 as RFC 3339.
+fn rfc3339(secs: i64) -> String {
+    time::OffsetDateTime::from_unix_timestamp(secs)
+        .ok()
+        .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// Sockets, and what is served on them.
+pub struct Server {
+    app: Arc<App>,
+    listeners: Vec<TcpListener>,
+    tls: Option<Arc<tls::Tls>>,
+    places: Arc<Semaphore>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Server {
+    /// Binds. Port 0 takes a free one, which [`Server::addresses`] tells.
+    pub async fn bind(app: Arc<App>, addresses: &[SocketAddr], tls: Option<Arc<tls::Tls>>) -> Result<Server> {
+        let mut listeners = Vec::new();
+        for address in addresses {
+            let listener = TcpListener::bind(address).await.map_err(|error| {
+                Kind::Invalid(Thing::Request).because(format!("cannot listen on {address}: {error}"))
+            })?;
+            listeners.push(listener);
+        }
+        let places = Arc::new(Semaphore::new(app.options().connections_max));
+        Ok(Server { app, listeners, tls, places, by_address: Arc::default() })
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop` turns true, then lets open requests finish, for `drain` at most.
+    pub async fn serve(self, stop: watch::Receiver<bool>, drain: Duration) {
+        let server = Arc::new(self);
+        let (open, mut all_closed) = tokio::sync::mpsc::channel::<()>(1);
+        let mut accepting = tokio::task::JoinSet::new();
+        for at in 0..server.listeners.len() {
+            accepting.spawn(server.clone().accept(at, stop.clone(), open.clone()));
+        }
+        drop(open);
+        while accepting.join_next().await.is_some() {}
+        // Every connection holds a sender; the channel closes with the last of them.
+        if timeout(drain, all_closed.recv()).await.is_err() {
+            tracing::warn!("some requests did not finish in time and were cut off");
+        }
+    }
+
+    async fn accept(
+        self: Arc<Self>,
+        at: usize,
+        mut stop: watch::Receiver<bool>,
+        open: tokio::sync::mpsc::Sender<()>,
+    ) {
+        loop {
+            // No place, no accept: the kernel's queue and then the clients wait.
+            let place = tokio::select! {
+                place = self.places.clone().acquire_owned() => place,
+                () = stopped(&mut stop) => return,
+            };
+            let accepted = tokio::select! {
+                accepted = self.listeners[at].accept() => accepted,
+                () = stopped(&mut stop) => return,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: those that close make room.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Some(seat) =
+                Seat::take(&self.by_address, address.ip(), self.app.options().connections_per_address)
+            else {
+                tracing::debug!(%address, "too many connections from one address");
+                continue;
+            };
+            let (server, stop, open) = (self.clone(), stop.clone(), open.clone());
+            tokio::spawn(async move {
+                server.connection(stream, address.ip(), stop).await;
+                drop((place, seat, open));
+            });
+        }
+    }
+
+    /// One connection from its first byte to its last.
+    async fn connection(&self, stream: TcpStream, address: IpAddr, stop: watch::Receiver<bool>) {
+        // Answers are short; none shall wait for the acknowledgement of another.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let Some(tls) = &self.tls else {
+            return self.requests(stream, Peer { address, tls: false }, stop).await;
+        };
+        let handshake = async {
+            let mut first = [0];
+            match stream.peek(&mut first).await {
+                // A handshake record begins with 22; a request with a letter.
+                Ok(1) if first[0].is_ascii_uppercase() => Err(stream),
+                _ => Ok(tls.acceptor().accept(stream).await),
+            }
+        };
+        match timeout(HANDSHAKE_MAX, handshake).await {
+            Ok(Ok(Ok(stream))) => self.requests(stream, Peer { address, tls: true }, stop).await,
+            Ok(Ok(Err(error))) => tracing::debug!(%address, %error, "the TLS handshake failed"),
+            Ok(Err(mut plain)) => {
+                const SENTENCE: &str = "this is an HTTPS server; ask by https://\n";
+                let answer = format!(
+                    "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{SENTENCE}",
+                    SENTENCE.len()
+                );
+                let _ = timeout(HANDSHAKE_MAX, plain.write_all(answer.as_bytes())).await;
+            }
+            Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
+        }
+    }
+
+    async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        peer: Peer,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let state = Arc::new(WireState::default());
+        let wire = TokioIo::new(Wire::new(stream, state.clone()));
+        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+            let answering = state.answer();
+            let (head, body) = request.into_parts();
+            let answer = route::answer(self.app.clone(), peer, head, body);
+            async move { Ok::<_, Error>(answer.await.map(|body| answering.until_end_of(body))) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE_MAX)
+            .max_buf_size(CONNECTION_BYTES)
+            .max_headers(route::HEADER_FIELDS_MAX + 1)
+            .serve_connection(wire, service);
+        let mut connection = std::pin::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = stopped(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(address = %peer.address, %error, "the connection ended early");
+        }
+    }
+}
+
+/// Returns once `stop` is true, or nobody is left to say so.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// One of the connections that an address may have.
+struct Seat {
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    address: IpAddr,
+}
+
+impl Seat {
+    fn take(by_address: &Arc<Mutex<HashMap<IpAddr, usize>>>, address: IpAddr, max: usize) -> Option<Seat> {
+        let mut table = by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = table.entry(address).or_insert(0);
+        // A proxy on this machine speaks for everybody.
+        if *count >= max && !address.to_canonical().is_loopback() {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { by_address: by_address.clone(), address })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut table = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = table.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                table.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Every row of every table, one a line: who may do what, on one screen.
+pub fn route_table() -> String {
+    let mut lines = Vec::new();
+    for dialect in DIALECTS {
+        for route in dialect.routes {
+            lines.push(format!(
+                "{:<6} {:<6} {:<44} {:<8} {}",
+                dialect.name,
+                route.method,
+                route.path,
+                format!("{:?}", route.needs),
+                route.handler
+            ));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Every kind of error in every dialect: status and code.
+pub fn error_matrix() -> String {
+    let mut lines = vec![format!("{:<28} {:<32} {}", "kind", "oci, token", "ops")];
+    for kind in Kind::all() {
+        let (status, code) = oci::code(kind);
+        let name = format!("{kind:?}");
+        lines.push(format!("{name:<28} {:<32} {}", format!("{status} {code}"), ops::status(kind)));
+    }
+    lines.join("\n") + "\n"
+}

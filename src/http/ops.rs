@@ -1,0 +1,81 @@
+//! Health, for service managers and load balancers; and every address nobody serves.
+
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use serde_json::json;
+
+use super::App;
+use super::call::Call;
+use super::reply::{self, Reply};
+use super::route::{Asked, Dialect, routes};
+use crate::error::{Error, Kind, Result};
+
+pub static DIALECT: Dialect = Dialect { name: "ops", routes: ROUTES, refuse, headers: &[] };
+
+#[rustfmt::skip]
+const ROUTES: &[super::route::Route] = routes! {
+    GET "/"        Nobody root;
+    GET "/livez"   Nobody livez;
+    GET "/readyz"  Nobody readyz;
+    GET "/healthz" Nobody readyz;
+};
+
+/// For a person with a browser.
+async fn root(_: Call) -> Result<Reply> {
+    let text = "Outport, a container registry. Clients find it at /v2/.\n";
+    Ok(reply::with(reply::bytes(StatusCode::OK, text), CONTENT_TYPE, "text/plain; charset=utf-8"))
+}
+
+/// The process answers.
+async fn livez(_: Call) -> Result<Reply> {
+    Ok(reply::json(StatusCode::OK, &json!({"status": "ok"})))
+}
+
+/// The database answers, the disk is writable and has room. Writes nothing, for it is
+/// asked every few seconds for years.
+async fn readyz(call: Call) -> Result<Reply> {
+    let (reads, writes) = call.run(|registry| Ok((registry.check_reads(), registry.check_writes()))).await?;
+    let ready = reads.is_ok() && writes.is_ok();
+    let said = |outcome: Result<()>| match outcome {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.detail().into_owned(),
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = if ready { "ok" } else { "failing" };
+    Ok(reply::json(status, &json!({"status": word, "reads": said(reads), "writes": said(writes)})))
+}
+
+fn refuse(_: &App, asked: &Asked, error: &Error) -> Reply {
+    let body = json!({"error": error.detail(), "request_id": asked.request_id});
+    let status = StatusCode::from_u16(status(error.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    reply::json(status, &body)
+}
+
+#[rustfmt::skip]
+pub fn status(kind: Kind) -> u16 {
+    match kind {
+        Kind::NotFound(_)          => 404,
+        Kind::Invalid(_)           => 400,
+        Kind::Exists(_)            => 409,
+        Kind::DigestMismatch       => 400,
+        Kind::LengthMismatch       => 400,
+        Kind::BlobMissing          => 400,
+        Kind::OutOfOrder { .. }    => 416,
+        Kind::RangeOutside { .. }  => 416,
+        Kind::TooLarge(_)          => 413,
+        Kind::UriTooLong           => 414,
+        Kind::HeadTooLarge         => 431,
+        Kind::Unauthorized         => 401,
+        Kind::TokenInvalid         => 401,
+        Kind::TokenTooNarrow       => 401,
+        Kind::Denied               => 403,
+        Kind::InUse(_)             => 409,
+        Kind::Method               => 405,
+        Kind::Unsupported          => 405,
+        Kind::Slow                 => 408,
+        Kind::TooMany { .. }       => 429,
+        Kind::Full                 => 507,
+        Kind::Unavailable          => 503,
+        Kind::Internal             => 500,
+    }
+}

@@ -1,0 +1,209 @@
+//! Answers: JSON, bytes, and blobs that stream.
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use super::App;
+use crate::error::{Error, Kind, Result, Thing};
+use crate::registry::{BlobReader, Piece};
+
+pub type Reply = Response<Body>;
+
+pub const JSON: &str = "application/json";
+
+/// An answer's bytes.
+pub enum Body {
+    /// All at hand; None once they are given away.
+    Full(Option<Bytes>),
+    /// Read as the client takes it.
+    Blob(BlobBody),
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Blob(blob) => blob.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Body::Blob(blob) => blob.at == blob.end && blob.ready.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Body::Blob(blob) => {
+                let ready = blob.ready.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                SizeHint::with_exact(blob.end - blob.at + ready)
+            }
+        }
+    }
+}
+
+/// A stretch of a blob, read and checked a piece at a time while the one before is sent.
+/// Ends with an error, and so the connection, at the first byte that is wrong.
+pub struct BlobBody {
+    app: Arc<App>,
+    blob: Arc<BlobReader>,
+    /// The first piece, which was read before the answer began.
+    ready: Option<Bytes>,
+    /// Bytes of the blob from here on are not yet read.
+    at: u64,
+    end: u64,
+    reading: Option<JoinHandle<Result<Bytes>>>,
+    /// The memory for pieces of full size, while there is enough for everybody.
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl BlobBody {
+    /// `first` is the piece that begins the stretch; what follows it goes up to `end`.
+    pub fn new(app: Arc<App>, blob: BlobReader, first: Bytes, at: u64, end: u64) -> BlobBody {
+        let at = at + first.len() as u64;
+        let ready = Some(first);
+        BlobBody { app, blob: Arc::new(blob), ready, at, end, reading: None, share: None }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        if let Some(first) = self.ready.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        if self.at >= self.end {
+            return Poll::Ready(None);
+        }
+        if self.share.is_none() {
+            self.share = self.app.piece_memory();
+        }
+        // A slow reader among many waits for nobody: it gets small pieces.
+        let size = if self.share.is_some() { Piece::Full } else { Piece::Small };
+        let reading = self.reading.get_or_insert_with(|| {
+            let (registry, blob) = (self.app.registry.clone(), self.blob.clone());
+            let (at, end) = (self.at, self.end);
+            tokio::task::spawn_blocking(move || registry.blob_piece(&blob, at, end, size))
+        });
+        let piece = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        let piece = piece.unwrap_or_else(|stopped| Err(Kind::Unavailable.from_cause(stopped)));
+        match &piece {
+            Ok(bytes) => self.at += bytes.len() as u64,
+            Err(_) => self.at = self.end,
+        }
+        Poll::Ready(Some(piece))
+    }
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Reply {
+    bytes(status, Bytes::new())
+}
+
+/// An answer of these bytes, with no type yet.
+pub fn bytes(status: StatusCode, bytes: impl Into<Bytes>) -> Reply {
+    let bytes = bytes.into();
+    let len = bytes.len();
+    let mut reply = Response::new(Body::Full(Some(bytes)));
+    *reply.status_mut() = status;
+    // No body is allowed with 204, and so no length.
+    if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
+        reply.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
+    }
+    reply
+}
+
+pub fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+    // Our own types serialise; a failure would be a bug, and an empty object says nothing false.
+    let text = serde_json::to_vec(value).unwrap_or_else(|_| b"{}".to_vec());
+    with(bytes(status, text), CONTENT_TYPE, JSON)
+}
+
+/// An answer with one more header. Values come from parsed names and numbers; one that
+/// no header may hold is left out.
+pub fn with(mut reply: Reply, name: HeaderName, value: impl AsRef<str>) -> Reply {
+    if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+        reply.headers_mut().append(name, value);
+    }
+    reply
+}
+
+/// What a Range header asks of so many bytes: None for everything.
+///
+/// One range is honoured; several, or another unit, mean the whole, as RFC 9110 §14.2
+/// allows. A range that lies outside, or runs backwards, is `RangeOutside`.
+pub fn range(header: Option<&str>, bytes: u64) -> Result<Option<(u64, u64)>> {
+    let Some(spec) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else {
+        return Ok(None);
+    };
+    let outside = || Error::from(Kind::RangeOutside { size: bytes });
+    let number = |text: &str| -> Result<u64> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits {
+            return Err(Kind::Invalid(Thing::Request).because("the Range header does not parse"));
+        }
+        // More digits than a u64 has lie outside any blob.
+        Ok(text.parse().unwrap_or(u64::MAX))
+    };
+    if spec.contains(',') {
+        return Ok(None);
+    }
+    let (first, last) = spec.trim().split_once('-').unwrap_or((spec, "x"));
+    let (start, end) = match (first.trim(), last.trim()) {
+        ("", suffix) => {
+            let suffix = number(suffix)?;
+            if suffix == 0 {
+                return Err(outside());
+            }
+            (bytes.saturating_sub(suffix), bytes)
+        }
+        (first, "") => (number(first)?, bytes),
+        (first, last) => (number(first)?, number(last)?.saturating_add(1).min(bytes)),
+    };
+    if start >= end || start >= bytes { Err(outside()) } else { Ok(Some((start, end))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_to_the_blob() {
+        for (text, expected) in [
+            ("bytes=0-0", (0, 1)),
+            ("bytes=2-4", (2, 5)),
+            ("bytes=2-", (2, 10)),
+            ("bytes=-3", (7, 10)),
+            ("bytes=-99", (0, 10)),
+            ("bytes=9-99999999999999999999999", (9, 10)),
+        ] {
+            assert_eq!(range(Some(text), 10).expect(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_outside_or_backwards_are_refused_and_several_mean_everything() {
+        for text in ["bytes=10-", "bytes=500-0", "bytes=5-4", "bytes=-0", "bytes=99999999999999999999-"] {
+            assert_eq!(range(Some(text), 10).expect_err(text).kind, Kind::RangeOutside { size: 10 });
+        }
+        for text in ["bytes=a-b", "bytes=", "bytes=1", "bytes=--1", "bytes=1-2-3"] {
+            assert_eq!(range(Some(text), 10).expect_err(text).kind, Kind::Invalid(Thing::Request), "{text}");
+        }
+        for text in [None, Some("bytes=0-1,3-4"), Some("lines=1-2")] {
+            assert_eq!(range(text, 10).expect("ignored"), None);
+        }
+        assert!(range(Some("bytes=0-0"), 0).is_err());
+    }
+}

@@ -1,0 +1,20 @@
+//! Outport: a container registry in one small binary.
+//!
+//! The modules in reading order; ARCHITECTURE.md has the map.
+
+/// The command line.
+pub mod cli;
+/// File, environment and flags, resolved into plain fields.
+pub mod config;
+/// One error: a kind that decides the answer, a detail for the client, a cause for the log.
+pub mod error;
+/// HTTP: one route table a dialect, one function every request passes.
+pub mod http;
+/// What goes on by itself while the server runs.
+pub mod jobs;
+/// What a manifest names: bytes in, digests out.
+pub mod manifest;
+/// The words of the protocol, parsed once at the door.
+pub mod names;
+/// True statements about a directory, and the verbs that keep them true.
+pub mod registry;

@@ -1,0 +1,321 @@
+//! What a manifest names. Pure: bytes in, the things it relies on out.
+//!
+//! The bytes themselves are stored and served untouched; what is read here decides
+//! only what must be present, what is linked, and what lists show.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Kind, Result, Thing};
+use crate::names::Digest;
+
+/// Largest manifest taken, in bytes. The OCI specification asks registries for at
+/// least 4 MiB, and distribution and zot stop there.
+pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
+/// Deepest nesting of a manifest's JSON. Real ones reach 4.
+const DEPTH_MAX: usize = 32;
+/// Most layers, or most children, of one manifest.
+const DESCRIPTORS_MAX: usize = 1_000;
+
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// The media types taken, and the shape of each.
+const MEDIA_TYPES: [(&str, Shape); 5] = [
+    (OCI_MANIFEST, Shape::Image),
+    (DOCKER_MANIFEST, Shape::Image),
+    (OCI_INDEX, Shape::Index),
+    (DOCKER_LIST, Shape::Index),
+    (OCI_ARTIFACT, Shape::Artifact),
+];
+
+/// What clients that do not know better send as a Content-Type. The body decides then.
+const GENERIC_TYPES: [&str; 5] =
+    ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// A config and layers.
+    Image,
+    /// Other manifests.
+    Index,
+    /// Blobs alone: the artifact manifest that OCI 1.1 took back; clients still have some.
+    Artifact,
+}
+
+/// A manifest, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// What it is served as.
+    pub media_type: &'static str,
+    /// Blobs that must be in the repository: config and layers, each once, in order.
+    /// Layers that are fetched from elsewhere (`urls`) are not among them.
+    pub blobs: Vec<Digest>,
+    /// Manifests an index lists, each once, in order. They may be missing (OCI: sparse indexes).
+    pub children: Vec<Digest>,
+    /// What this manifest is about: a signature's image. It may be missing.
+    pub subject: Option<Digest>,
+    /// As referrers lists show it: `artifactType`, or else the config's media type.
+    pub artifact_type: Option<String>,
+    /// The annotations as JSON text, for referrers lists.
+    pub annotations: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    blobs: Option<Vec<Descriptor>>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+    subject: Option<Descriptor>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: Option<String>,
+    digest: String,
+    /// Read so that a negative, fractional or missing size is an error.
+    #[serde(rename = "size")]
+    _size: u64,
+    #[serde(default)]
+    urls: Vec<String>,
+}
+
+impl Descriptor {
+    fn digest(&self) -> Result<Digest> {
+        Digest::parse(&self.digest)
+            .map_err(|_| invalid("a descriptor's digest must be sha256: or sha512: and lower-case hex"))
+    }
+
+    /// Layers that registries were forbidden to hold: clients fetch them from `urls`.
+    fn is_elsewhere(&self) -> bool {
+        let media_type = self.media_type.as_deref().unwrap_or_default();
+        !self.urls.is_empty() || media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+    }
+}
+
+fn invalid(why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Kind::Invalid(Thing::Manifest).because(why)
+}
+
+/// Reads a manifest as it was pushed, with the Content-Type it was pushed under.
+///
+/// Fails with `TooLarge` beyond 4 MiB and with `Invalid` for anything that is not
+/// one of the five manifest types, says two things at once (CVE-2021-41190), or
+/// names no well-formed digest.
+pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
+    if bytes.len() > MANIFEST_BYTES_MAX {
+        return Err(Kind::TooLarge(Thing::Manifest).because("a manifest has at most 4 MiB"));
+    }
+    check_depth(bytes)?;
+    let body: Body =
+        serde_json::from_slice(bytes).map_err(|e| invalid(format!("the manifest does not parse: {e}")))?;
+    let (media_type, shape) = settle_type(&body, content_type)?;
+
+    if shape != Shape::Artifact && body.schema_version != Some(2) {
+        return Err(invalid("a manifest must have \"schemaVersion\": 2"));
+    }
+    let lists = [&body.layers, &body.manifests, &body.blobs];
+    if lists.iter().filter_map(|list| list.as_ref()).any(|list| list.len() > DESCRIPTORS_MAX) {
+        return Err(invalid("a manifest lists at most 1000 layers or manifests"));
+    }
+
+    let mut manifest = Manifest {
+        media_type,
+        blobs: Vec::new(),
+        children: Vec::new(),
+        subject: body.subject.as_ref().map(Descriptor::digest).transpose()?,
+        artifact_type: body.artifact_type.filter(|text| !text.is_empty()),
+        annotations: match body.annotations {
+            Some(map) if !map.is_empty() => {
+                Some(serde_json::to_string(&map).map_err(|e| Kind::Internal.from_cause(e))?)
+            }
+            _ => None,
+        },
+    };
+    match (shape, body.config, body.layers, body.manifests, body.blobs) {
+        (Shape::Image, Some(config), Some(layers), None, None) => {
+            if manifest.artifact_type.is_none() {
+                manifest.artifact_type.clone_from(&config.media_type);
+            }
+            manifest.blobs.push(config.digest()?);
+            for layer in &layers {
+                let digest = layer.digest()?;
+                if !layer.is_elsewhere() {
+                    manifest.blobs.push(digest);
+                }
+            }
+        }
+        (Shape::Index, None, None, Some(children), None) => {
+            manifest.children = children.iter().map(Descriptor::digest).collect::<Result<_>>()?;
+        }
+        (Shape::Artifact, None, None, None, blobs) => {
+            let blobs = blobs.unwrap_or_default();
+            manifest.blobs = blobs.iter().map(Descriptor::digest).collect::<Result<_>>()?;
+        }
+        (Shape::Image, ..) => {
+            return Err(invalid("an image manifest has \"config\" and \"layers\" and no \"manifests\""));
+        }
+        (Shape::Index, ..) => {
+            return Err(invalid("an index has \"manifests\" and neither \"config\" nor \"layers\""));
+        }
+        (Shape::Artifact, ..) => {
+            return Err(invalid(
+                "an artifact manifest has \"blobs\" and neither \"layers\" nor \"manifests\"",
+            ));
+        }
+    }
+    keep_first(&mut manifest.blobs);
+    keep_first(&mut manifest.children);
+    Ok(manifest)
+}
+
+/// Which of the five types this is: the Content-Type and the body must agree where both speak.
+fn settle_type(body: &Body, content_type: Option<&str>) -> Result<(&'static str, Shape)> {
+    if body.schema_version == Some(1) || body.fs_layers.is_some() {
+        return Err(invalid("schema 1 manifests are not taken; push the image again with a current client"));
+    }
+    // "…; charset=utf-8" is about the text, not the type.
+    let said = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let said = (!GENERIC_TYPES.contains(&said)).then_some(said);
+    let name = match (said, body.media_type.as_deref()) {
+        (Some(said), Some(own)) if said != own => {
+            return Err(invalid(format!(
+                "the Content-Type and the manifest's \"mediaType\" differ: {said:.100} and {own:.100}"
+            )));
+        }
+        (Some(name), _) | (None, Some(name)) => name,
+        (None, None) if body.manifests.is_some() => OCI_INDEX,
+        (None, None) => OCI_MANIFEST,
+    };
+    MEDIA_TYPES
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| invalid(format!("{name:.100} is not a type of manifest this registry takes")))
+}
+
+/// Keeps the first of equal digests, in order.
+fn keep_first(digests: &mut Vec<Digest>) {
+    let mut seen = std::collections::HashSet::new();
+    digests.retain(|digest| seen.insert(digest.clone()));
+}
+
+/// Refuses JSON nested deeper than `DEPTH_MAX`: fields nobody reads are skipped by
+/// the parser without a limit, and those who read the manifest next may recurse.
+fn check_depth(json: &[u8]) -> Result<()> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err(invalid("the manifest's JSON is nested deeper than 32 levels"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(c: char) -> String {
+        format!("sha256:{}", c.to_string().repeat(64))
+    }
+
+    fn image(extra: &str) -> String {
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/x","digest":"{}","size":2}},
+               "layers":[{{"digest":"{}","size":3}}]{extra}}}"#,
+            digest('a'),
+            digest('b')
+        )
+    }
+
+    #[test]
+    fn an_image_names_its_config_and_its_layers_once_each() {
+        let read = read(image("").as_bytes(), Some(OCI_MANIFEST)).expect("parses");
+        let names: Vec<_> = read.blobs.iter().map(Digest::as_str).collect();
+        assert_eq!(names, [digest('a'), digest('b')]);
+        assert_eq!(read.artifact_type.as_deref(), Some("application/x"));
+        assert_eq!(read.media_type, OCI_MANIFEST);
+    }
+
+    #[test]
+    fn the_type_comes_from_the_header_or_else_from_the_body() {
+        let docker = image(&format!(r#","mediaType":"{DOCKER_MANIFEST}""#));
+        for said in [None, Some("application/json"), Some(DOCKER_MANIFEST)] {
+            assert_eq!(read(docker.as_bytes(), said).expect("parses").media_type, DOCKER_MANIFEST);
+        }
+        assert!(read(docker.as_bytes(), Some(OCI_MANIFEST)).is_err(), "they differ");
+        let with_charset = format!("{OCI_MANIFEST}; charset=utf-8");
+        assert!(read(image("").as_bytes(), Some(&with_charset)).is_ok());
+        assert!(read(image("").as_bytes(), Some("image/png")).is_err());
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}","size":1}}]}}"#, digest('c'));
+        assert_eq!(read(index.as_bytes(), None).expect("parses").media_type, OCI_INDEX);
+    }
+
+    #[test]
+    fn a_manifest_that_is_two_things_at_once_is_refused() {
+        let both = image(r#","manifests":[]"#);
+        assert!(read(both.as_bytes(), Some(OCI_MANIFEST)).is_err());
+        assert!(read(both.as_bytes(), Some(OCI_INDEX)).is_err());
+    }
+
+    #[test]
+    fn broken_manifests_are_refused_with_a_sentence() {
+        let negative = image("").replace("\"size\":3", "\"size\":-3");
+        let huge = image("").replace("\"size\":3", "\"size\":99999999999999999999999");
+        let twice = image(r#","config":{"digest":"x","size":1}"#);
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let many = format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            vec![format!(r#"{{"digest":"{}","size":1}}"#, digest('c')); 1001].join(",")
+        );
+        for bad in ["", "{}", "[]", "null", "{", "\u{0}", &negative, &huge, &twice, &deep, &many] {
+            let error = read(bad.as_bytes(), None).expect_err(bad);
+            assert_eq!(error.kind, Kind::Invalid(Thing::Manifest), "{bad:.80}");
+        }
+        let schema1 = r#"{"schemaVersion":1,"fsLayers":[]}"#;
+        assert!(read(schema1.as_bytes(), None).expect_err("schema 1").detail().contains("schema 1"));
+        assert_eq!(
+            read(&vec![b' '; MANIFEST_BYTES_MAX + 1], None).expect_err("too large").kind,
+            Kind::TooLarge(Thing::Manifest)
+        );
+    }
+
+    #[test]
+    fn layers_that_live_elsewhere_need_not_be_here() {
+        let foreign = format!(
+            r#"{{"schemaVersion":2,"config":{{"digest":"{}","size":2}},"layers":[
+               {{"digest":"{}","size":3,"urls":["https://example.org/x"]}},
+               {{"digest":"{}","size":3,"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar"}}]}}"#,
+            digest('a'),
+            digest('b'),
+            digest('c')
+        );
+        assert_eq!(read(foreign.as_bytes(), None).expect("parses").blobs.len(), 1);
+    }
+
+    #[test]
+    fn brackets_inside_strings_are_not_depth() {
+        let text = image(&format!(r#","annotations":{{"a":"{}\"{}"}}"#, "[".repeat(100), "{".repeat(100)));
+        assert!(read(text.as_bytes(), None).is_ok());
+    }
+}

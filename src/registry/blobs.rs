@@ -1,0 +1,539 @@
+//! Content-addressed files, and the uploads that grow into them.
+//!
+//! ```text
+//! DATA/
+//!   uploads/ID.USER.ALGORITHM.REPO   bytes that arrived; nobody's until they are committed
+//!   blobs/sha256/HEX                 whole, synced, named by what it holds
+//!   blobs/sha512/HEX
+//!   quarantine/ALGORITHM-HEX         taken out of service, kept for whoever wants to look
+//! ```
+//!
+//! The order that makes an acknowledged push durable: the file's bytes are synced
+//! ([`Growing::seal`]), it gets its name ([`Shelf::place`]), the directory is synced
+//! ([`Shelf::sync`]), the row is committed (db.rs), and then the client is answered.
+//! A file without a row is invisible, so stopping anywhere leaves no wrong answer.
+
+use bytes::Bytes;
+use sha2::Digest as _;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result, Thing};
+use crate::names::{Algorithm, Digest, RepoName, UploadId, hex};
+
+/// How many bytes one checksum covers.
+pub(super) const CHUNK_BYTES: usize = 64 << 10;
+/// How many bytes are read, checked and handed on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// 256 KiB.
+    Full,
+    /// 64 KiB, the least that can be checked: for when memory is short.
+    Small,
+}
+
+impl Piece {
+    const fn bytes(self) -> usize {
+        match self {
+            Piece::Full => 4 * CHUNK_BYTES,
+            Piece::Small => CHUNK_BYTES,
+        }
+    }
+}
+
+/// Most slices one `writev` takes; Linux allows 1024.
+const SLICES_MAX: usize = 256;
+
+#[derive(Clone)]
+pub(super) struct Blobs {
+    root: PathBuf,
+}
+
+impl Blobs {
+    /// Opens the tree below `root`, making what is missing, each directory durable.
+    pub fn open(root: &Path) -> Result<Blobs> {
+        let blobs = Blobs { root: root.to_owned() };
+        for dir in [blobs.uploads(), blobs.quarantine()] {
+            make_dir(&dir)?;
+        }
+        let device = std::fs::metadata(root)?.dev();
+        for algorithm in Algorithm::ALL {
+            let dir = blobs.dir(algorithm);
+            make_dir(&dir)?;
+            // A rename must be able to move an upload here.
+            if std::fs::metadata(&dir)?.dev() != device {
+                return Err(Kind::Internal
+                    .because("blobs/ and uploads/ of the data directory must be on one file system"));
+            }
+        }
+        Ok(blobs)
+    }
+
+    pub fn shelf(&self) -> Shelf {
+        Shelf { blobs: self.clone(), unsynced: Vec::new() }
+    }
+
+    fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    fn dir(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.name())
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir(digest.algorithm()).join(digest.hex())
+    }
+
+    /// Bytes an unprivileged process may still write, and the size of the file system.
+    pub fn space(&self) -> Result<Space> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(Space {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    /// True if this process may write where uploads go. Writes nothing.
+    pub fn is_writable(&self) -> bool {
+        rustix::fs::access(self.uploads(), rustix::fs::Access::WRITE_OK).is_ok()
+    }
+
+    /// A new, empty upload. Not synced: it promises nothing yet.
+    pub fn upload_new(&self, key: &UploadKey, algorithm: Algorithm) -> Result<Growing> {
+        let path = self.uploads().join(key.file_name(algorithm));
+        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Growing::new(file, path, algorithm))
+    }
+
+    /// An upload that an earlier process of this boot began: found by its name, which
+    /// holds whose it is, and hashed again.
+    pub fn upload_reopen(&self, key: &UploadKey) -> Result<Growing> {
+        for algorithm in Algorithm::ALL {
+            let path = self.uploads().join(key.file_name(algorithm));
+            match OpenOptions::new().read(true).append(true).open(&path) {
+                Ok(file) => {
+                    let mut growing = Growing::new(file, path, algorithm);
+                    growing.rehash()?;
+                    return Ok(growing);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Kind::NotFound(Thing::Upload).into())
+    }
+
+    /// Every upload file there is, with the user it belongs to. The directory is small:
+    /// uploads are limited per user.
+    pub fn uploads_left(&self) -> Result<Vec<UploadLeft>> {
+        let mut left = Vec::new();
+        for entry in std::fs::read_dir(self.uploads())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let parts: Vec<&str> = name.to_str().unwrap_or_default().split('.').collect();
+            let (id, user) = match parts[..] {
+                [id, user, ..] => (UploadId::parse(id).ok(), user.parse().unwrap_or_default()),
+                _ => (None, 0),
+            };
+            left.push(UploadLeft { id, user, path: entry.path() });
+        }
+        Ok(left)
+    }
+
+    /// Opens a blob's file for checked reading. `crcs` is its row's table of checksums.
+    pub fn read(&self, digest: &Digest, bytes: u64, crcs: Vec<u8>) -> Result<BlobReader> {
+        let rotten = |why: &'static str| Kind::NotFound(Thing::Blob).from_cause(why);
+        let file = match File::open(self.path(digest)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(rotten("the blob's file is missing"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let found = file.metadata()?;
+        let chunks = bytes.div_ceil(CHUNK_BYTES as u64);
+        if found.len() != bytes || crcs.len() as u64 != 4 * chunks {
+            return Err(rotten("the blob's file is not as long as its row says"));
+        }
+        Ok(BlobReader { file, inode: found.ino(), bytes, crcs, digest: digest.clone() })
+    }
+
+    /// The inode now at a blob's name, if any.
+    pub fn inode(&self, digest: &Digest) -> Option<u64> {
+        std::fs::metadata(self.path(digest)).ok().map(|found| found.ino())
+    }
+
+    /// Names of the files of one algorithm, a bounded page at a time through the callback.
+    pub fn walk(&self, algorithm: Algorithm, mut page: impl FnMut(Vec<Digest>) -> Result<()>) -> Result<()> {
+        const PAGE: usize = 500;
+        let mut digests = Vec::with_capacity(PAGE);
+        for entry in std::fs::read_dir(self.dir(algorithm))? {
+            let name = entry?.file_name();
+            let text = format!("{}:{}", algorithm.name(), name.to_string_lossy());
+            let Ok(digest) = Digest::parse(&text) else { continue };
+            digests.push(digest);
+            if digests.len() == PAGE {
+                page(std::mem::take(&mut digests))?;
+            }
+        }
+        page(digests)
+    }
+}
+
+pub struct Space {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+}
+
+/// An upload's name and whose it is. The repository is in it by a hash, since names
+/// may be longer than a file's.
+pub(super) struct UploadKey {
+    pub id: UploadId,
+    pub user: i64,
+    repo: String,
+}
+
+impl UploadKey {
+    pub fn new(id: UploadId, user: i64, repo: &RepoName) -> UploadKey {
+        let hash = sha2::Sha256::digest(repo.full().as_bytes());
+        UploadKey { id, user, repo: hex(&hash[..8]) }
+    }
+
+    fn file_name(&self, algorithm: Algorithm) -> String {
+        format!("{}.{}.{}.{}", self.id, self.user, algorithm.name(), self.repo)
+    }
+
+    pub fn is_for(&self, other: &UploadKey) -> bool {
+        self.user == other.user && self.repo == other.repo
+    }
+}
+
+/// A file found in `uploads/`.
+pub(super) struct UploadLeft {
+    /// None for a file that no upload of ours is called.
+    pub id: Option<UploadId>,
+    pub user: i64,
+    pub path: PathBuf,
+}
+
+/// What only the committer may do: files get their names, and lose them, while it
+/// holds the write lock.
+pub(super) struct Shelf {
+    blobs: Blobs,
+    unsynced: Vec<Algorithm>,
+}
+
+impl Shelf {
+    /// Gives a sealed upload its name. Replaces what is there: a file without a live
+    /// row is garbage or is bad.
+    pub fn place(&mut self, sealed: &Sealed) -> Result<()> {
+        std::fs::rename(&sealed.path, self.blobs.path(&sealed.digest))?;
+        let algorithm = sealed.digest.algorithm();
+        if !self.unsynced.contains(&algorithm) {
+            self.unsynced.push(algorithm);
+        }
+        Ok(())
+    }
+
+    /// Takes a bad file out of service, if it is still the one that was read.
+    pub fn quarantine(&mut self, digest: &Digest, inode: u64) -> Result<()> {
+        if self.blobs.inode(digest) == Some(inode) {
+            let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
+            std::fs::rename(self.blobs.path(digest), self.blobs.quarantine().join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a file that has no row.
+    pub fn remove(&mut self, digest: &Digest) -> Result<()> {
+        match std::fs::remove_file(self.blobs.path(digest)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names given since the last call durable: one sync a directory.
+    pub fn sync(&mut self) -> Result<()> {
+        for algorithm in self.unsynced.drain(..) {
+            sync_dir(&self.blobs.dir(algorithm))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory and every missing one above it, each durable in its parent.
+pub(super) fn make_dir(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    make_dir(parent)?;
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    sync_dir(dir)?;
+    sync_dir(parent)
+}
+
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    Ok(File::open(dir)?.sync_all()?)
+}
+
+/// A running hash of one of the two algorithms.
+enum Hash {
+    Sha256(Box<sha2::Sha256>),
+    Sha512(Box<sha2::Sha512>),
+}
+
+impl Hash {
+    fn new(algorithm: Algorithm) -> Hash {
+        match algorithm {
+            Algorithm::Sha256 => Hash::Sha256(Box::default()),
+            Algorithm::Sha512 => Hash::Sha512(Box::default()),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hash::Sha256(hash) => hash.update(bytes),
+            Hash::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    fn digest(&mut self) -> Digest {
+        match self {
+            Hash::Sha256(hash) => Digest::of_hash(Algorithm::Sha256, &hash.finalize_reset()),
+            Hash::Sha512(hash) => Digest::of_hash(Algorithm::Sha512, &hash.finalize_reset()),
+        }
+    }
+}
+
+/// The digest of bytes that are in memory.
+pub(super) fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+    let mut hash = Hash::new(algorithm);
+    hash.update(bytes);
+    hash.digest()
+}
+
+/// CRC32C of each 64 KiB of a stream.
+#[derive(Default)]
+struct Crcs {
+    table: Vec<u8>,
+    current: u32,
+    filled: usize,
+}
+
+impl Crcs {
+    fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.filled));
+            self.current = crc32c::crc32c_append(self.current, now);
+            self.filled += now.len();
+            if self.filled == CHUNK_BYTES {
+                self.close_chunk();
+            }
+            bytes = later;
+        }
+    }
+
+    fn close_chunk(&mut self) {
+        self.table.extend_from_slice(&self.current.to_le_bytes());
+        (self.current, self.filled) = (0, 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if self.filled > 0 {
+            self.close_chunk();
+        }
+        self.table
+    }
+}
+
+/// An upload's file and what is known of its bytes so far.
+pub(super) struct Growing {
+    file: File,
+    path: PathBuf,
+    algorithm: Algorithm,
+    hash: Hash,
+    crcs: Crcs,
+    bytes: u64,
+}
+
+impl Growing {
+    fn new(file: File, path: PathBuf, algorithm: Algorithm) -> Growing {
+        Growing { file, path, algorithm, hash: Hash::new(algorithm), crcs: Crcs::default(), bytes: 0 }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends. After an error the file is of no more use: its end is unknown.
+    pub fn write(&mut self, frames: &[Bytes]) -> io::Result<()> {
+        for frames in frames.chunks(SLICES_MAX) {
+            let mut slices: Vec<IoSlice> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
+            let mut slices = &mut slices[..];
+            // Drops slices that are empty, which would look like a full disk below.
+            IoSlice::advance_slices(&mut slices, 0);
+            while !slices.is_empty() {
+                match self.file.write_vectored(slices) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => IoSlice::advance_slices(&mut slices, written),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            for frame in frames {
+                self.note(frame);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.crcs.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// Reads the file from its start and computes everything anew.
+    fn rehash(&mut self) -> Result<()> {
+        self.hash = Hash::new(self.algorithm);
+        (self.crcs, self.bytes) = (Crcs::default(), 0);
+        let mut buffer = vec![0; Piece::Full.bytes()];
+        loop {
+            match self.file.read_at(&mut buffer, self.bytes) {
+                Ok(0) => return Ok(()),
+                Ok(read) => self.note(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Settles which algorithm the digest will be of. Free while the upload is empty;
+    /// later the file is read once more.
+    pub fn expect(&mut self, algorithm: Algorithm) -> Result<()> {
+        if self.algorithm == algorithm {
+            return Ok(());
+        }
+        self.algorithm = algorithm;
+        self.rehash()
+    }
+
+    /// Checks the digest and syncs the bytes; the file is then ready for the shelf.
+    ///
+    /// Fails with `DigestMismatch`, or with the disk's error; a failed sync is never
+    /// tried again on the same file, for the kernel forgets what it could not write.
+    /// The file is gone after any failure.
+    pub fn seal(mut self, digest: &Digest) -> Result<Sealed> {
+        let outcome = self.expect(digest.algorithm()).and_then(|()| {
+            if self.hash.digest() != *digest {
+                return Err(Error::from(Kind::DigestMismatch));
+            }
+            Ok(rustix::fs::fdatasync(&self.file)?)
+        });
+        if let Err(error) = outcome {
+            self.discard();
+            return Err(error);
+        }
+        Ok(Sealed { path: self.path, digest: digest.clone(), bytes: self.bytes, crcs: self.crcs.finish() })
+    }
+
+    /// Removes the file.
+    pub fn discard(self) {
+        discard(&self.path);
+    }
+}
+
+/// An upload whose bytes are checked and on the disk, but have no name yet.
+pub(super) struct Sealed {
+    path: PathBuf,
+    pub digest: Digest,
+    pub bytes: u64,
+    pub crcs: Vec<u8>,
+}
+
+impl Sealed {
+    /// Removes the file, if it has not been given its name.
+    pub fn discard(&self) {
+        discard(&self.path);
+    }
+}
+
+/// Removes an upload's file. One that cannot be removed now goes with the leftovers.
+pub(super) fn discard(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "an upload's file could not be removed");
+    }
+}
+
+/// An open blob whose every byte is checked before it is handed out. It stays
+/// readable when the blob is deleted meanwhile.
+pub struct BlobReader {
+    file: File,
+    inode: u64,
+    bytes: u64,
+    crcs: Vec<u8>,
+    digest: Digest,
+}
+
+impl BlobReader {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The bytes from `at`, at most up to `end`, at most a piece: whole 64 KiB chunks are
+    /// read and checked, and what was asked for is cut out of them.
+    ///
+    /// Fails if the file is shorter than its row says, if a checksum differs, or if the
+    /// disk says so. Blocks.
+    pub fn piece(&self, at: u64, end: u64, size: Piece) -> io::Result<Bytes> {
+        debug_assert!(at < end && end <= self.bytes);
+        let chunk = CHUNK_BYTES as u64;
+        let first = at / chunk;
+        let from = first * chunk;
+        let to = (from + size.bytes() as u64).min(end.next_multiple_of(chunk)).min(self.bytes);
+        let len = usize::try_from(to - from).unwrap_or(size.bytes());
+        let mut buffer = vec![0; len];
+        self.file.read_exact_at(&mut buffer, from)?;
+        let first = usize::try_from(first).map_err(io::Error::other)?;
+        for (chunk, expected) in buffer.chunks(CHUNK_BYTES).zip(self.crcs[4 * first..].chunks_exact(4)) {
+            if crc32c::crc32c(chunk).to_le_bytes() != expected {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "checksum mismatch"));
+            }
+        }
+        let until = end.min(to) - from;
+        let cut = |at: u64| usize::try_from(at).unwrap_or(len);
+        Ok(Bytes::from(buffer).slice(cut(at - from)..cut(until)))
+    }
+}
+
+/// Reads a small file of the data directory, at most `max` bytes.
+pub(super) fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

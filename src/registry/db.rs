@@ -1,0 +1,333 @@
+//! The database: one writer that groups commits, a few readers that each see a snapshot.
+//!
+//! Everything that changes rows, and everything that moves files into `blobs/` or out
+//! of it, is a closure handed to [`Db::write`]. One thread runs them: it opens a
+//! transaction (SQLite's write lock, which also keeps other processes out), runs every
+//! closure that is waiting, each in a savepoint of its own, syncs the directories they
+//! renamed files into, commits once, and only then lets any of them answer.
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Savepoint, Transaction, TransactionBehavior};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Clock;
+use super::blobs::{Blobs, Shelf};
+use super::sql;
+use crate::error::{Error, Kind, Result};
+
+/// Older versions can corrupt a WAL database when a write meets a checkpoint
+/// (sqlite.org/wal.html#walresetbug).
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// "OutP", so that `file` and people know whose database this is.
+const APPLICATION_ID: i32 = 0x4f75_7450;
+/// The version of schema.sql.
+const SCHEMA_VERSION: i32 = 1;
+const SCHEMA: &str = include_str!("../../schema.sql");
+
+/// Most writes that share one commit. Bounds how long the first of them waits.
+const BATCH_MAX: usize = 64;
+/// Most writes that wait for the writer; beyond it their threads block.
+const QUEUE_MAX: usize = 256;
+/// Most idle reader connections kept. Each holds at most 256 KiB of pages.
+const READERS_KEPT: usize = 4;
+/// How long a connection waits for another process's write lock.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// Prepared statements each connection keeps: all of them.
+const STATEMENTS_KEPT: usize = 96;
+/// How often service time is written down, at the most, and only beside another write.
+const SERVICE_TIME_EVERY_SECS: i64 = 15 * 60;
+
+pub(super) struct Db {
+    path: PathBuf,
+    readers: Mutex<Vec<Connection>>,
+    queue: Option<SyncSender<Box<dyn Work>>>,
+    writer: Option<JoinHandle<()>>,
+    broken: Arc<AtomicBool>,
+}
+
+/// What a write closure works with: a savepoint's connection and the shelf of files.
+pub(super) struct Write<'a> {
+    pub tx: &'a Connection,
+    pub shelf: &'a mut Shelf,
+    /// Seconds this registry has been in service: it never jumps, unlike the wall clock.
+    pub service_secs: i64,
+    /// Wall clock, microseconds since 1970.
+    pub now_us: i64,
+}
+
+impl Db {
+    /// Opens the database at `dir`/registry.db, or makes it with the whole schema.
+    pub fn open(dir: &Path, blobs: &Blobs, clock: &Clock) -> Result<Db> {
+        if rusqlite::version_number() < SQLITE_VERSION_MIN {
+            return Err(Kind::Internal.because("this build's SQLite is older than 3.51.3"));
+        }
+        let path = dir.join("registry.db");
+        let mut connection = connect(&path, OpenFlags::default())?;
+        migrate(&mut connection)?;
+        let service = ServiceTime::open(&connection, clock)?;
+
+        let (queue, waiting) = sync_channel(QUEUE_MAX);
+        let broken = Arc::new(AtomicBool::new(false));
+        let mut writer = Writer {
+            connection,
+            shelf: blobs.shelf(),
+            clock: clock.clone(),
+            service,
+            broken: broken.clone(),
+        };
+        let writer =
+            std::thread::Builder::new().name("committer".into()).spawn(move || writer.run(&waiting))?;
+        Ok(Db { path, readers: Mutex::new(Vec::new()), queue: Some(queue), writer: Some(writer), broken })
+    }
+
+    /// Runs a closure on a snapshot. Nothing it sees changes while it runs.
+    pub fn read<T>(&self, look: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let kept = lock(&self.readers).pop();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                connect(&self.path, flags)?
+            }
+        };
+        let outcome = (|| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            let outcome = look(&tx)?;
+            tx.commit()?;
+            Ok(outcome)
+        })();
+        let mut readers = lock(&self.readers);
+        if readers.len() < READERS_KEPT {
+            readers.push(connection);
+        }
+        outcome
+    }
+
+    /// Runs a closure in the next commit and returns when that commit is durable.
+    ///
+    /// A closure that fails leaves no row behind, and the others of its commit stand.
+    /// Blocks; call it from a thread that may.
+    pub fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Write) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let stopped = || Kind::Unavailable.because("the registry is stopping; try again");
+        let (reply, answer) = sync_channel(1);
+        let job = Job { change: Some(change), outcome: None, reply };
+        self.queue.as_ref().ok_or_else(stopped)?.send(Box::new(job)).map_err(|_| stopped())?;
+        answer.recv().map_err(|_| stopped())?
+    }
+
+    /// False after a write failed for a reason that is the disk's or the database's.
+    pub fn is_sound(&self) -> bool {
+        !self.broken.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        lock(&self.readers).clear();
+        if let Some(writer) = self.writer.take() {
+            // A panic of the writer was logged where it happened.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// A poisoned lock guards nothing here that a panic could leave half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A queued write, with its closure's types forgotten.
+trait Work: Send {
+    /// Runs the closure; true if its rows are to be kept.
+    fn run(&mut self, write: &mut Write) -> bool;
+    /// Answers whoever waits, now that the commit is durable, or has failed with that kind.
+    fn settle(self: Box<Self>, commit: std::result::Result<(), Kind>);
+}
+
+struct Job<F, T> {
+    change: Option<F>,
+    outcome: Option<Result<T>>,
+    reply: SyncSender<Result<T>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Write) -> Result<T> + Send> Work for Job<F, T> {
+    fn run(&mut self, write: &mut Write) -> bool {
+        let Some(change) = self.change.take() else { return false };
+        let outcome = catch_unwind(AssertUnwindSafe(|| change(write))).unwrap_or_else(|_| {
+            Err(Kind::Internal.from_cause("a write panicked; its transaction was undone"))
+        });
+        let keep = outcome.is_ok();
+        self.outcome = Some(outcome);
+        keep
+    }
+
+    fn settle(self: Box<Self>, commit: std::result::Result<(), Kind>) {
+        let unrun = || Err(Kind::Unavailable.into());
+        let outcome = match commit {
+            Ok(()) => self.outcome.unwrap_or_else(unrun),
+            // A closure that had failed by itself keeps its own reason.
+            Err(kind) => match self.outcome {
+                Some(Err(error)) => Err(error),
+                _ => Err(kind.into()),
+            },
+        };
+        // Whoever waited may be gone: the connection was closed. The commit stands.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    shelf: Shelf,
+    clock: Clock,
+    service: ServiceTime,
+    broken: Arc<AtomicBool>,
+}
+
+impl Writer {
+    fn run(&mut self, waiting: &Receiver<Box<dyn Work>>) {
+        while let Ok(first) = waiting.recv() {
+            let mut batch = vec![first];
+            batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
+            let commit = self.commit(&mut batch);
+            if let Err(error) = &commit {
+                tracing::error!(?error, waiting = batch.len(), "a commit failed");
+            }
+            self.broken.store(commit.is_err(), Ordering::Relaxed);
+            for job in batch {
+                job.settle(commit.as_ref().copied().map_err(|error| error.kind));
+            }
+        }
+    }
+
+    /// One transaction for the whole batch: rows and names durable when it returns.
+    fn commit(&mut self, batch: &mut [Box<dyn Work>]) -> Result<()> {
+        let now_us = (self.clock.wall_us)();
+        let service_secs = self.service.now(&self.clock);
+        let mut tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for job in batch {
+            let savepoint: Savepoint = tx.savepoint()?;
+            let write = &mut Write { tx: &savepoint, shelf: &mut self.shelf, service_secs, now_us };
+            if job.run(write) {
+                savepoint.commit()?;
+            }
+            // A savepoint that is dropped is rolled back.
+        }
+        self.service.keep(&tx, service_secs)?;
+        self.shelf.sync()?;
+        tx.commit()?;
+        Ok(())
+    }
+}
+
+/// Seconds in service: those written down, and those since this process started.
+/// Counts only while a process runs, never jumps, survives reboots.
+struct ServiceTime {
+    at_start_secs: i64,
+    started: Duration,
+    kept_secs: i64,
+}
+
+impl ServiceTime {
+    fn open(connection: &Connection, clock: &Clock) -> Result<ServiceTime> {
+        let kept = sql::meta_get(connection, "service_secs")?;
+        let kept_secs =
+            kept.and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?))).unwrap_or_default();
+        Ok(ServiceTime { at_start_secs: kept_secs, started: (clock.monotonic)(), kept_secs })
+    }
+
+    fn now(&self, clock: &Clock) -> i64 {
+        let since = (clock.monotonic)().saturating_sub(self.started);
+        self.at_start_secs + i64::try_from(since.as_secs()).unwrap_or(i64::MAX / 2)
+    }
+
+    fn keep(&mut self, tx: &Transaction, now_secs: i64) -> Result<()> {
+        if now_secs - self.kept_secs >= SERVICE_TIME_EVERY_SECS {
+            sql::meta_set(tx, "service_secs", &now_secs.to_le_bytes())?;
+            self.kept_secs = now_secs;
+        }
+        Ok(())
+    }
+}
+
+/// A connection with the settings that durability and hostile files ask for.
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // A small WAL that is overwritten in place costs fewer flushes than a long one.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 250;
+         PRAGMA mmap_size = 0;
+         PRAGMA cell_size_check = ON;
+         PRAGMA foreign_keys = ON;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -256;",
+    )?;
+    Ok(connection)
+}
+
+/// Makes the schema in a new file; refuses a file that is not ours or is from a newer Outport.
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let pragma = |connection: &Connection, name: &str| -> Result<i32> {
+        Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
+    };
+    if pragma(connection, "schema_version")? == 0 {
+        // Both must be set before the first page is written.
+        connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = NONE;")?;
+    }
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Kind::Internal.because(
+            "the data directory's file system does not support SQLite's write-ahead log; use a local one",
+        ));
+    }
+    // Two processes may open a new directory at once: the second waits here, then finds it made.
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match (pragma(&tx, "application_id")?, pragma(&tx, "user_version")?) {
+        (0, 0) if pragma(&tx, "schema_version")? == 0 => {
+            tx.execute_batch(SCHEMA)?;
+            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+            tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        }
+        (APPLICATION_ID, SCHEMA_VERSION) => {}
+        (APPLICATION_ID, newer) if newer > SCHEMA_VERSION => {
+            return Err(Kind::Internal.because(
+                "the data directory was written by a newer Outport; run that version, or restore a backup",
+            ));
+        }
+        _ => {
+            return Err(
+                Kind::Internal.because("registry.db in the data directory is not an Outport database")
+            );
+        }
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+/// Sorted at the source, because operators act on a full disk and a read-only one.
+impl From<rusqlite::Error> for Error {
+    fn from(cause: rusqlite::Error) -> Error {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
+        let kind = match cause.sqlite_error_code() {
+            Some(DiskFull) => Kind::Full,
+            Some(ReadOnly | DatabaseBusy | DatabaseLocked) => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+        kind.from_cause(cause)
+    }
+}

@@ -1,0 +1,609 @@
+//! The registry: true statements about a directory, and the verbs that keep them true.
+//!
+//! Synchronous. Nothing outside this module knows SQL or paths. A verb checks, runs one
+//! transaction, and returns the richest honest row; dialects take what they show.
+
+mod blobs;
+mod catalog;
+mod db;
+mod password;
+mod people;
+mod sql;
+mod uploads;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result, Thing};
+use crate::manifest;
+use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
+use blobs::{Blobs, digest_of};
+use db::{Db, Write};
+
+pub use blobs::{BlobReader, Piece, Space};
+pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
+pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
+pub use uploads::Upload;
+
+/// Where time comes from. A test hands in its own.
+#[derive(Clone)]
+pub struct Clock {
+    /// Microseconds since 1970, UTC; it may jump.
+    pub wall_us: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Time since some fixed instant; it only grows.
+    pub monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl Clock {
+    pub fn system() -> Clock {
+        let start = std::time::Instant::now();
+        Clock {
+            wall_us: Arc::new(|| {
+                let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+                i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+            }),
+            monotonic: Arc::new(move || start.elapsed()),
+        }
+    }
+}
+
+/// What the configuration says to the registry.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// New repositories are private.
+    pub private: bool,
+    /// Everyone who is known may push names without a slash (`library/…`).
+    pub library_open: bool,
+    /// Who is nobody may pull from public repositories.
+    pub anonymous_pull: bool,
+    /// Largest blob taken, in bytes.
+    pub blob_bytes_max: u64,
+    /// Pushes are refused when fewer bytes than this would stay free. None: 5 % of the
+    /// disk, at least 256 MiB, at most 2 GiB.
+    pub reserve_bytes: Option<u64>,
+    /// Open uploads one user may have.
+    pub uploads_per_user: usize,
+    /// An upload nobody touched for this long is dropped.
+    pub upload_expiry: Duration,
+}
+
+/// Reserve: a twentieth of the disk, but a large disk need not keep tens of gigabytes.
+const RESERVE_SHARE: u64 = 20;
+const RESERVE_BYTES_MIN: u64 = 256 << 20;
+const RESERVE_BYTES_MAX: u64 = 2 << 30;
+
+/// What this process does with the data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// The one server of this directory. Holds the boot's id, which tells whether
+    /// unsynced bytes of the last process are still right.
+    Serve { boot_id: String },
+    /// A verb of the command line, beside a server or without one.
+    Tool,
+}
+
+pub struct Registry {
+    dir: PathBuf,
+    db: Db,
+    blobs: Blobs,
+    clock: Clock,
+    options: Options,
+    uploads: uploads::Uploads,
+    /// Held while a server runs on this directory.
+    _lock: Option<File>,
+    serving: bool,
+    unclean: bool,
+}
+
+impl Registry {
+    /// Opens the data directory, making it if it is new.
+    ///
+    /// Fails if another server has it, if it was written by a newer version, or if its
+    /// file system cannot hold what we promise. Costs the same for any size of store.
+    pub fn open(dir: &Path, mode: &Mode, options: Options, clock: Clock) -> Result<Registry> {
+        blobs::make_dir(dir)?;
+        let lock = match mode {
+            Mode::Serve { .. } => Some(lock_dir(dir)?),
+            Mode::Tool => None,
+        };
+        let blobs = Blobs::open(dir)?;
+        let db = Db::open(dir, &blobs, &clock)?;
+        // The database's own name, on its first day.
+        blobs::sync_dir(dir)?;
+        let unclean = match mode {
+            Mode::Serve { boot_id } => start(&db, &blobs, boot_id)?,
+            Mode::Tool => false,
+        };
+        let uploads = uploads::Uploads::open(&blobs, &clock)?;
+        let serving = lock.is_some();
+        Ok(Registry {
+            dir: dir.to_owned(),
+            db,
+            blobs,
+            clock,
+            options,
+            uploads,
+            _lock: lock,
+            serving,
+            unclean,
+        })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// True if the last server of this directory did not stop by itself.
+    pub fn was_unclean(&self) -> bool {
+        self.unclean
+    }
+
+    /// A secret of this data directory, made when first asked for: 32 random bytes.
+    pub fn secret(&self, name: &'static str) -> Result<[u8; 32]> {
+        let key = format!("secret.{name}");
+        let found = self.db.read(|tx| sql::meta_get(tx, &key))?;
+        let found = match found {
+            Some(secret) => secret,
+            None => self.db.write(move |write| {
+                if let Some(made_meanwhile) = sql::meta_get(write.tx, &key)? {
+                    return Ok(made_meanwhile);
+                }
+                let mut secret = [0; 32];
+                random(&mut secret)?;
+                sql::meta_set(write.tx, &key, &secret)?;
+                Ok(secret.to_vec())
+            })?,
+        };
+        found.try_into().map_err(|_| Kind::Internal.from_cause("a secret is not 32 bytes long"))
+    }
+
+    // pull --------------------------------------------------------------------
+
+    /// What a manifest is, without its bytes.
+    pub fn manifest_stat(&self, repo: &RepoName, reference: &Reference) -> Result<ManifestRow> {
+        self.db.read(|tx| manifest_row(tx, repo, reference)).map(|(_, row)| row)
+    }
+
+    /// A manifest and its bytes as they were pushed, checked against their digest.
+    ///
+    /// One whose bytes are wrong is taken out of service and answered as unknown, and
+    /// the next push of it heals it.
+    pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
+        let (id, row, body) = self.db.read(|tx| {
+            let (id, row) = manifest_row(tx, repo, reference)?;
+            Ok((id, row, sql::manifest_body(tx, id)?))
+        })?;
+        if digest_of(row.digest.algorithm(), &body) != row.digest {
+            tracing::error!(%repo, digest = %row.digest, "a manifest's bytes are wrong; it is out of service until it is pushed again");
+            self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
+            return Err(Kind::NotFound(Thing::Manifest).into());
+        }
+        Ok((row, body))
+    }
+
+    /// The size of a blob this repository holds, in bytes.
+    pub fn blob_stat(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
+        self.db.read(|tx| Ok(sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?.bytes))
+    }
+
+    /// Opens a blob this repository holds. Blocks.
+    pub fn blob(&self, repo: &RepoName, digest: &Digest) -> Result<BlobReader> {
+        let (bytes, crcs) = self.db.read(|tx| {
+            let key = sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?;
+            Ok((key.bytes, sql::blob_crcs(tx, key.id)?))
+        })?;
+        match self.blobs.read(digest, bytes, crcs) {
+            Err(error) if error.kind == Kind::NotFound(Thing::Blob) => {
+                self.blob_is_bad(digest, self.blobs.inode(digest), &error)?;
+                Err(error)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The next checked bytes of an open blob; see [`BlobReader::piece`].
+    ///
+    /// A blob that fails here is out of service when this returns, and stays so until
+    /// it is pushed again. Blocks.
+    pub fn blob_piece(&self, blob: &BlobReader, at: u64, end: u64, size: Piece) -> Result<bytes::Bytes> {
+        // A disk under strain may fail once; wrong bytes are read wrong again.
+        let piece = blob.piece(at, end, size).or_else(|_| blob.piece(at, end, size));
+        piece.or_else(|cause| {
+            let error = Kind::NotFound(Thing::Blob).from_cause(cause);
+            self.blob_is_bad(blob.digest(), Some(blob.inode()), &error)?;
+            Err(error)
+        })
+    }
+
+    /// Takes a blob out of service: its row says so, its file goes to quarantine.
+    fn blob_is_bad(&self, digest: &Digest, inode: Option<u64>, why: &Error) -> Result<()> {
+        tracing::error!(%digest, error = ?why, "a blob is damaged; it is out of service until it is pushed again");
+        let (digest, blobs) = (digest.clone(), self.blobs.clone());
+        self.db.write(move |write| {
+            // A push may have healed it while it was being read.
+            if blobs.inode(&digest) == inode {
+                sql::blob_set_bad(write.tx, &digest)?;
+                if let Some(inode) = inode {
+                    write.shelf.quarantine(&digest, inode)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    // push --------------------------------------------------------------------
+
+    /// Begins an upload by this user into this repository.
+    ///
+    /// Fails with `TooMany` when the user has too many open, `Full` when the disk has
+    /// no room for `bytes` more.
+    pub fn upload_begin(
+        &self,
+        user: &User,
+        repo: &RepoName,
+        algorithm: Algorithm,
+        bytes: u64,
+    ) -> Result<Upload> {
+        self.check_room(bytes)?;
+        self.uploads.begin(&self.blobs, user.id, repo, algorithm, self.options.uploads_per_user)
+    }
+
+    /// Goes on with an upload; whoever held it before is cut off.
+    pub fn upload_resume(&self, user: &User, repo: &RepoName, id: &crate::names::UploadId) -> Result<Upload> {
+        self.uploads.resume(&self.blobs, user.id, repo, id)
+    }
+
+    /// Ends an upload without a blob.
+    pub fn upload_cancel(&self, upload: Upload) {
+        self.uploads.cancel(upload);
+    }
+
+    /// Makes an upload the blob it was meant to be, held by this repository.
+    ///
+    /// Durable when it returns. Fails with `DigestMismatch`; the upload is gone after any
+    /// failure.
+    pub fn upload_commit(&self, upload: Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
+        let sealed = self.uploads.take(upload)?.seal(digest)?;
+        let (repo, private) = (repo.clone(), self.options.private);
+        self.db.write(move |write| {
+            let outcome = (|| {
+                let repo = repo_make(write, &repo, private)?;
+                let known = sql::blob(write.tx, &sealed.digest)?;
+                // The file is replaced even if a live row has one: these bytes were checked
+                // just now, which heals damage that nobody has noticed.
+                write.shelf.place(&sealed)?;
+                let blob = match known {
+                    Some(known) if known.live && known.bytes == sealed.bytes => known.id,
+                    _ => sql::blob_upsert(write.tx, &sealed.digest, sealed.bytes, &sealed.crcs)?,
+                };
+                sql::repo_blob_set(write.tx, repo, blob, write.service_secs)
+            })();
+            if outcome.is_err() {
+                sealed.discard();
+            }
+            outcome
+        })
+    }
+
+    /// Links a blob that some repository this user may read holds. False if there is none:
+    /// the client then uploads. What the client says of its source is a hint nobody needs.
+    pub fn blob_mount(&self, user: &User, repo: &RepoName, digest: &Digest) -> Result<bool> {
+        let readable = {
+            let (user, digest) = (user.clone(), digest.clone());
+            move |tx: &rusqlite::Connection| -> Result<Option<i64>> {
+                match sql::blob(tx, &digest)? {
+                    Some(blob) if blob.live && sql::blob_readable(tx, blob.id, user.admin, user.id)? => {
+                        Ok(Some(blob.id))
+                    }
+                    _ => Ok(None),
+                }
+            }
+        };
+        // Most mounts miss, and a miss shall not cost a commit.
+        if self.db.read(&readable)?.is_none() {
+            return Ok(false);
+        }
+        let (repo, private) = (repo.clone(), self.options.private);
+        self.db.write(move |write| {
+            let Some(blob) = readable(write.tx)? else { return Ok(false) };
+            let repo = repo_make(write, &repo, private)?;
+            sql::repo_blob_set(write.tx, repo, blob, write.service_secs)?;
+            Ok(true)
+        })
+    }
+
+    /// Stores a manifest and points tags at it, in one transaction; durable when it returns.
+    ///
+    /// Fails with `DigestMismatch` if `reference` is another digest, with `BlobMissing` if
+    /// the repository does not hold what the manifest relies on.
+    pub fn manifest_put(&self, push: ManifestPush) -> Result<ManifestPut> {
+        let read = manifest::read(&push.body, push.content_type.as_deref())?;
+        self.check_room(push.body.len() as u64)?;
+        let mut tags = push.tags;
+        let digest = match push.reference {
+            Reference::Digest(digest) => {
+                if digest_of(digest.algorithm(), &push.body) != digest {
+                    return Err(Kind::DigestMismatch.into());
+                }
+                digest
+            }
+            Reference::Tag(tag) => {
+                tags.push(tag);
+                digest_of(Algorithm::Sha256, &push.body)
+            }
+        };
+        let put = ManifestPut { digest: digest.clone(), subject: read.subject.clone() };
+        let (private, user) = (self.options.private, push.user);
+        self.db.write(move |write| {
+            let repo = repo_make(write, &push.repo, private)?;
+            let blobs = blobs_held(write.tx, &push.repo, &read.blobs)?;
+            let tx = write.tx;
+            let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, user, write.now_us)?;
+            for blob in blobs {
+                sql::edge_insert(tx, id, blob)?;
+            }
+            for child in &read.children {
+                sql::child_insert(tx, id, child)?;
+            }
+            for tag in &tags {
+                sql::tag_set(tx, repo, tag, id, write.now_us)?;
+            }
+            Ok(())
+        })?;
+        Ok(put)
+    }
+
+    // delete ------------------------------------------------------------------
+
+    /// Deletes a manifest with its tags, or a tag alone. Visible at once.
+    pub fn manifest_delete(&self, repo: &RepoName, reference: &Reference) -> Result<()> {
+        let (repo, reference) = (repo.clone(), reference.clone());
+        self.db.write(move |write| {
+            let tx = write.tx;
+            match &reference {
+                Reference::Tag(tag) => {
+                    let key = sql::repo(tx, &repo)?.ok_or(Kind::NotFound(Thing::Manifest))?;
+                    if !sql::tag_delete(tx, key.id, tag)? {
+                        return Err(Kind::NotFound(Thing::Manifest).into());
+                    }
+                    Ok(())
+                }
+                Reference::Digest(digest) => {
+                    let key =
+                        sql::manifest_by_digest(tx, &repo, digest)?.ok_or(Kind::NotFound(Thing::Manifest))?;
+                    sql::manifest_delete(tx, key.id)
+                }
+            }
+        })
+    }
+
+    /// Takes a blob out of a repository. Fails with `InUse` while a manifest there relies
+    /// on it: an acknowledged image stays whole.
+    pub fn blob_delete(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+        let (repo, digest) = (repo.clone(), digest.clone());
+        self.db.write(move |write| {
+            let missing = Kind::NotFound(Thing::Blob);
+            let blob = sql::blob_in_repo(write.tx, &repo, &digest)?.ok_or(missing)?;
+            let repo = sql::repo(write.tx, &repo)?.ok_or(missing)?;
+            if let Some(user) = sql::blob_user(write.tx, repo.id, blob.id)? {
+                return Err(Kind::InUse(Thing::Blob)
+                    .because(format!("the blob is in use by manifest {user}; delete that first")));
+            }
+            sql::repo_blob_delete(write.tx, repo.id, blob.id)
+        })
+    }
+
+    // upkeep ------------------------------------------------------------------
+
+    /// Drops uploads nobody went on with. Returns how many.
+    pub fn uploads_expire(&self) -> usize {
+        self.uploads.expire(self.options.upload_expiry)
+    }
+
+    /// Removes files in `blobs/` that have no row: what a crash leaves between a rename
+    /// and its commit. Returns how many. Asked for only after an unclean stop.
+    pub fn orphans_remove(&self) -> Result<u64> {
+        let mut removed = 0;
+        for algorithm in Algorithm::ALL {
+            self.blobs.walk(algorithm, |digests| {
+                let orphans = self.db.read(|tx| without_row(tx, digests))?;
+                if !orphans.is_empty() {
+                    removed += self.db.write(move |write| {
+                        // Asked again: it may have been pushed since.
+                        let orphans = without_row(write.tx, orphans)?;
+                        for digest in &orphans {
+                            write.shelf.remove(digest)?;
+                        }
+                        Ok(orphans.len() as u64)
+                    })?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(removed)
+    }
+
+    /// Whether pulls work: the database answers.
+    pub fn check_reads(&self) -> Result<()> {
+        self.db.read(|tx| sql::user_count(tx).map(|_| ()))
+    }
+
+    /// Whether pushes would be taken: the last commit went well, the disk is writable
+    /// and has room. Writes nothing.
+    pub fn check_writes(&self) -> Result<()> {
+        if !self.db.is_sound() || !self.blobs.is_writable() {
+            return Err(Kind::Unavailable.because("the store cannot be written to"));
+        }
+        self.check_room(0)
+    }
+
+    /// Refuses what would eat into the reserve. Deletes and the database live from it.
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        if bytes > self.options.blob_bytes_max {
+            return Err(Kind::TooLarge(Thing::Blob)
+                .because(format!("a blob has at most {} bytes here", self.options.blob_bytes_max)));
+        }
+        let Space { free_bytes, total_bytes } = self.blobs.space()?;
+        let reserve = self
+            .options
+            .reserve_bytes
+            .unwrap_or_else(|| (total_bytes / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX));
+        if free_bytes < reserve.saturating_add(bytes) {
+            return Err(Kind::Full.into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if self.serving
+            && let Err(error) = self.db.write(|write| sql::meta_set(write.tx, "running", &[0]))
+        {
+            tracing::warn!(?error, "the clean stop could not be noted");
+        }
+    }
+}
+
+/// A manifest as lists and HEAD show it.
+#[derive(Debug, Clone)]
+pub struct ManifestRow {
+    pub digest: Digest,
+    pub media_type: String,
+    pub bytes: u64,
+}
+
+/// A manifest on its way in.
+pub struct ManifestPush {
+    pub repo: RepoName,
+    /// The id of who pushes.
+    pub user: i64,
+    /// A digest to be checked, or a tag to be set.
+    pub reference: Reference,
+    /// More tags to be set.
+    pub tags: Vec<Tag>,
+    pub content_type: Option<String>,
+    pub body: bytes::Bytes,
+}
+
+pub struct ManifestPut {
+    pub digest: Digest,
+    pub subject: Option<Digest>,
+}
+
+/// 128 bits or more that nobody can guess.
+pub fn random(bytes: &mut [u8]) -> Result<()> {
+    getrandom::fill(bytes).map_err(|error| Kind::Internal.from_cause(error.to_string()))
+}
+
+fn manifest_row(
+    tx: &rusqlite::Connection,
+    repo: &RepoName,
+    reference: &Reference,
+) -> Result<(i64, ManifestRow)> {
+    let key = match reference {
+        Reference::Tag(tag) => sql::manifest_by_tag(tx, repo, tag)?,
+        Reference::Digest(digest) => sql::manifest_by_digest(tx, repo, digest)?,
+    };
+    let key = key.ok_or(Kind::NotFound(Thing::Manifest))?;
+    Ok((key.id, ManifestRow { digest: key.digest, media_type: key.media_type, bytes: key.bytes }))
+}
+
+/// A repository's id; made, with its namespace, if it is new.
+fn repo_make(write: &Write, name: &RepoName, private: bool) -> Result<i64> {
+    if let Some(key) = sql::repo(write.tx, name)? {
+        return Ok(key.id);
+    }
+    let namespace = sql::namespace_make(write.tx, name.namespace(), write.now_us)?;
+    sql::repo_insert(write.tx, namespace, name, private, write.now_us)
+}
+
+/// The rows of blobs a repository holds; all of them, or `BlobMissing` naming some.
+fn blobs_held(tx: &rusqlite::Connection, repo: &RepoName, digests: &[Digest]) -> Result<Vec<i64>> {
+    /// How many missing blobs an error names.
+    const NAMED_MAX: usize = 5;
+    let (mut held, mut missing) = (Vec::with_capacity(digests.len()), Vec::new());
+    for digest in digests {
+        match sql::blob_in_repo(tx, repo, digest)? {
+            Some(blob) => held.push(blob.id),
+            None => missing.push(digest.as_str()),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(held);
+    }
+    let more = match missing.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    missing.truncate(NAMED_MAX);
+    Err(Kind::BlobMissing
+        .because(format!("push these blobs to this repository first: {}{more}", missing.join(", "))))
+}
+
+fn without_row(tx: &rusqlite::Connection, mut digests: Vec<Digest>) -> Result<Vec<Digest>> {
+    let mut orphans = Vec::new();
+    for digest in digests.drain(..) {
+        if sql::blob(tx, &digest)?.is_none() {
+            orphans.push(digest);
+        }
+    }
+    Ok(orphans)
+}
+
+/// Takes the directory for one server. The lock ends with the process, however it ends.
+fn lock_dir(dir: &Path) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Kind::Unavailable
+            .because("another outport serves this data directory; stop it, or choose another --data")),
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Notes that a server runs, and clears what an earlier boot left. True if the last
+/// server did not stop by itself.
+fn start(db: &Db, blobs: &Blobs, boot_id: &str) -> Result<bool> {
+    let (last_boot, running) =
+        db.read(|tx| Ok((sql::meta_get(tx, "boot_id")?, sql::meta_get(tx, "running")?)))?;
+    if last_boot.as_deref() != Some(boot_id.as_bytes()) {
+        // Bytes that were not synced before the power went may be anything now.
+        for left in blobs.uploads_left()? {
+            blobs::discard(&left.path);
+        }
+    }
+    let boot_id = boot_id.to_owned();
+    db.write(move |write| {
+        sql::meta_set(write.tx, "boot_id", boot_id.as_bytes())?;
+        sql::meta_set(write.tx, "running", &[1])
+    })?;
+    Ok(running.as_deref() == Some(&[1]))
+}
+
+/// The kernel's name for this boot, or what the service manager handed in because it
+/// hides /proc/sys from us.
+pub fn boot_id() -> Result<String> {
+    if let Ok(id) = std::env::var("OUTPORT_BOOT_ID")
+        && !id.is_empty()
+    {
+        return Ok(id);
+    }
+    let bytes = blobs::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! Open uploads: who grows which file, and how far it got.
+//!
+//! What is remembered here only makes things faster. A process that starts finds the
+//! files again; the offset is the file's length, and the hash is computed anew.
+
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::blobs::{Blobs, Growing, UploadKey, discard};
+use super::db::lock;
+use super::{Clock, random};
+use crate::error::{Kind, Result, Thing};
+use crate::names::{Algorithm, RepoName, UploadId};
+
+/// Open uploads in all. Each holds an open file.
+const OPEN_MAX: usize = 1_024;
+/// An upload that nobody touched for this long makes room for another one of its user's.
+const EVICT_AFTER: Duration = Duration::from_secs(600);
+
+pub(super) struct Uploads {
+    open: Mutex<HashMap<UploadId, Arc<Session>>>,
+    clock: Clock,
+}
+
+struct Session {
+    user: i64,
+    /// None for one that an earlier process began, until it is resumed.
+    key: Option<UploadKey>,
+    path: Option<std::path::PathBuf>,
+    state: Mutex<State>,
+}
+
+struct State {
+    growing: Option<Growing>,
+    /// Counts those who took this upload up; only the last may write.
+    holder: u64,
+    /// None: not since this process started.
+    touched: Option<Duration>,
+}
+
+/// An upload in the hands of one request.
+#[derive(Clone)]
+pub struct Upload {
+    id: UploadId,
+    session: Arc<Session>,
+    holder: u64,
+    clock: Clock,
+}
+
+impl Uploads {
+    /// Takes stock of the files an earlier process of this boot left.
+    pub fn open(blobs: &Blobs, clock: &Clock) -> Result<Uploads> {
+        let mut open = HashMap::new();
+        for left in blobs.uploads_left()? {
+            let Some(id) = left.id else { continue };
+            let state = State { growing: None, holder: 0, touched: None };
+            let session =
+                Session { user: left.user, key: None, path: Some(left.path), state: Mutex::new(state) };
+            open.insert(id, Arc::new(session));
+        }
+        Ok(Uploads { open: Mutex::new(open), clock: clock.clone() })
+    }
+
+    pub fn begin(
+        &self,
+        blobs: &Blobs,
+        user: i64,
+        repo: &RepoName,
+        algorithm: Algorithm,
+        per_user: usize,
+    ) -> Result<Upload> {
+        self.make_room(user, per_user)?;
+        let mut bytes = [0; 16];
+        random(&mut bytes)?;
+        let key = UploadKey::new(UploadId::from_random(bytes), user, repo);
+        let growing = blobs.upload_new(&key, algorithm)?;
+        let id = key.id.clone();
+        let state = State { growing: Some(growing), holder: 1, touched: Some((self.clock.monotonic)()) };
+        let session = Arc::new(Session { user, key: Some(key), path: None, state: Mutex::new(state) });
+        lock(&self.open).insert(id.clone(), session.clone());
+        Ok(Upload { id, session, holder: 1, clock: self.clock.clone() })
+    }
+
+    /// Refuses one upload too many, unless an abandoned one can go instead.
+    fn make_room(&self, user: i64, per_user: usize) -> Result<()> {
+        let mut open = lock(&self.open);
+        let now = (self.clock.monotonic)();
+        let full = open.len() >= OPEN_MAX;
+        let of_user = || open.iter().filter(|(_, session)| full || session.user == user);
+        if !full && of_user().count() < per_user {
+            return Ok(());
+        }
+        // Those of an earlier process first: their clients have mostly started over.
+        let oldest = of_user()
+            .map(|(id, session)| (lock(&session.state).touched, id.clone()))
+            .min_by_key(|(touched, _)| *touched);
+        match oldest {
+            Some((touched, id)) if touched.is_none_or(|at| now.saturating_sub(at) >= EVICT_AFTER) => {
+                if let Some(session) = open.remove(&id) {
+                    session.discard();
+                }
+                Ok(())
+            }
+            _ => {
+                Err(Kind::TooMany { retry_secs: 60 }
+                    .because("too many uploads are open; finish or cancel some"))
+            }
+        }
+    }
+
+    pub fn resume(&self, blobs: &Blobs, user: i64, repo: &RepoName, id: &UploadId) -> Result<Upload> {
+        let unknown = Kind::NotFound(Thing::Upload);
+        let session = lock(&self.open).get(id).cloned().ok_or(unknown)?;
+        let key = UploadKey::new(id.clone(), user, repo);
+        // Another user's upload, or another repository's, is one that does not exist.
+        if session.user != user || session.key.as_ref().is_some_and(|own| !own.is_for(&key)) {
+            return Err(unknown.into());
+        }
+        let holder = {
+            let mut state = lock(&session.state);
+            if state.growing.is_none() {
+                state.growing = Some(blobs.upload_reopen(&key)?);
+            }
+            state.holder += 1;
+            state.touched = Some((self.clock.monotonic)());
+            state.holder
+        };
+        Ok(Upload { id: id.clone(), session, holder, clock: self.clock.clone() })
+    }
+
+    /// Takes the file out: the upload is over.
+    pub fn take(&self, upload: Upload) -> Result<Growing> {
+        let growing = {
+            let mut state = upload.state()?;
+            state.holder += 1;
+            state.growing.take()
+        };
+        lock(&self.open).remove(&upload.id);
+        growing.ok_or(Kind::NotFound(Thing::Upload).into())
+    }
+
+    pub fn cancel(&self, upload: Upload) {
+        // One that was taken over meanwhile is the new holder's.
+        if let Ok(growing) = self.take(upload) {
+            growing.discard();
+        }
+    }
+
+    pub fn expire(&self, after: Duration) -> usize {
+        let now = (self.clock.monotonic)();
+        let mut open = lock(&self.open);
+        let before = open.len();
+        open.retain(|_, session| {
+            // The monotonic clock began with this process, and so the wait does for
+            // uploads that are older.
+            let touched = lock(&session.state).touched.unwrap_or_default();
+            let keep = now.saturating_sub(touched) < after;
+            if !keep {
+                session.discard();
+            }
+            keep
+        });
+        before - open.len()
+    }
+}
+
+impl Session {
+    fn discard(&self) {
+        let mut state = lock(&self.state);
+        state.holder += 1;
+        match (state.growing.take(), &self.path) {
+            (Some(growing), _) => growing.discard(),
+            (None, Some(path)) => discard(path),
+            (None, None) => {}
+        }
+    }
+}
+
+impl Upload {
+    pub fn id(&self) -> &UploadId {
+        &self.id
+    }
+
+    /// Bytes that have arrived.
+    pub fn bytes(&self) -> Result<u64> {
+        self.with(|growing| Ok(growing.bytes()))
+    }
+
+    /// Appends, and returns how many bytes there are now. Blocks.
+    ///
+    /// After a failed write the upload is gone: nobody knows where the file ends.
+    pub fn write(&self, frames: &[Bytes]) -> Result<u64> {
+        let mut state = self.state()?;
+        state.touched = Some((self.clock.monotonic)());
+        let growing = state.growing.as_mut().ok_or(Kind::NotFound(Thing::Upload))?;
+        match growing.write(frames) {
+            Ok(()) => Ok(growing.bytes()),
+            Err(error) => {
+                if let Some(growing) = state.growing.take() {
+                    growing.discard();
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Says which algorithm the digest will be of, before the bytes come if possible.
+    pub fn expect(&self, algorithm: Algorithm) -> Result<()> {
+        self.with(|growing| growing.expect(algorithm))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Growing) -> Result<T>) -> Result<T> {
+        act(self.state()?.growing.as_mut().ok_or(Kind::NotFound(Thing::Upload))?)
+    }
+
+    /// The state, if nobody took this upload over.
+    fn state(&self) -> Result<std::sync::MutexGuard<'_, State>> {
+        let state = lock(&self.session.state);
+        if state.holder == self.holder {
+            Ok(state)
+        } else {
+            Err(Kind::NotFound(Thing::Upload)
+                .because("another request went on with this upload, or it was ended"))
+        }
+    }
+}
