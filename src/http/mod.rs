@@ -11,6 +11,7 @@ pub mod tls;
 mod token;
 mod wire;
 
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -269,13 +270,21 @@ impl Server {
         match timeout(HANDSHAKE_MAX, handshake).await {
             Ok(Ok(Ok(stream))) => self.requests(stream, Peer { address, tls: true }, stop).await,
             Ok(Ok(Err(error))) => tracing::debug!(%address, %error, "the TLS handshake failed"),
-            Ok(Err(mut plain)) => {
+            Ok(Err(plain)) => {
                 const SENTENCE: &str = "this is an HTTPS server; ask by https://\n";
                 let answer = format!(
                     "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{SENTENCE}",
                     SENTENCE.len()
                 );
-                let _ = timeout(HANDSHAKE_MAX, plain.write_all(answer.as_bytes())).await;
+                let state = Arc::new(WireState::default());
+                let _answering = state.answer();
+                let mut wire = Wire::new(plain, state);
+                let told = async {
+                    wire.write_all(answer.as_bytes()).await?;
+                    wire.shutdown().await
+                };
+                // Whoever does not wait for the answer does not want it.
+                let _ = timeout(HANDSHAKE_MAX, told).await;
             }
             Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
         }
@@ -291,7 +300,11 @@ impl Server {
         let wire = TokioIo::new(Wire::new(stream, state.clone()));
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let answering = state.answer();
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            if state.was_framed_twice() {
+                // Put back what hyper dropped, so that the head is refused for what it was.
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+            }
             let answer = route::answer(self.app.clone(), peer, head, body);
             async move { Ok::<_, Error>(answer.await.map(|body| answering.until_end_of(body))) }
         });

@@ -244,9 +244,12 @@ fn refuse(dialect: &Dialect, app: &App, asked: &Asked, error: &Error) -> Reply {
     if let Kind::TooMany { retry_secs } = error.kind {
         headers.insert(RETRY_AFTER, HeaderValue::from(retry_secs));
     }
-    // The body that was announced will not be read, or its framing is not to be trusted.
+    // The body that was announced will not be read, or the head is not to be trusted.
     let head = &asked.head.headers;
-    if head.contains_key(TRANSFER_ENCODING) || head.get(CONTENT_LENGTH).is_some_and(|len| len != "0") {
+    let announced =
+        head.contains_key(TRANSFER_ENCODING) || head.get(CONTENT_LENGTH).is_some_and(|len| len != "0");
+    let dubious = matches!(error.kind, Kind::Invalid(Thing::Request) | Kind::UriTooLong | Kind::HeadTooLarge);
+    if announced || dubious {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     reply

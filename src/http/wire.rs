@@ -6,7 +6,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,9 +24,14 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 const LINGER_MAX: Duration = Duration::from_secs(3);
 const LINGER_BYTES_MAX: usize = 32 << 20;
 
-/// Whose bytes are on the way out.
+/// What a connection's two ends tell each other.
 #[derive(Debug, Default)]
-pub struct WireState(AtomicU8);
+pub struct WireState {
+    /// Whose bytes are on the way out.
+    out: AtomicU8,
+    /// The last head read had both a Content-Length and a Transfer-Encoding.
+    framed_twice: AtomicBool,
+}
 
 /// Nobody's: what is read is a request's head.
 const IDLE: u8 = 0;
@@ -38,12 +43,18 @@ const FLUSHING: u8 = 2;
 impl WireState {
     /// Marks that a request is being answered, until the guard's body has ended.
     pub fn answer(self: &Arc<Self>) -> Answering {
-        self.0.store(ANSWERING, Ordering::Relaxed);
+        self.out.store(ANSWERING, Ordering::Relaxed);
         Answering(self.clone())
     }
 
+    /// Whether the head just read framed its body in two ways. hyper drops the length
+    /// and goes on; a proxy before us may have done the opposite (RFC 9112 §6.1).
+    pub fn was_framed_twice(&self) -> bool {
+        self.framed_twice.load(Ordering::Relaxed)
+    }
+
     fn is(&self, state: u8) -> bool {
-        self.0.load(Ordering::Relaxed) == state
+        self.out.load(Ordering::Relaxed) == state
     }
 }
 
@@ -57,7 +68,7 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.0.store(FLUSHING, Ordering::Relaxed);
+        self.0.out.store(FLUSHING, Ordering::Relaxed);
     }
 }
 
@@ -87,9 +98,52 @@ impl Body for Watched {
     }
 }
 
+/// Reads the names of a head's fields, as they come, for the two that frame a body.
+#[derive(Default)]
+struct Framing {
+    /// The field's name so far, in lower case; as much of it as can matter.
+    name: [u8; 18],
+    len: usize,
+    in_value: bool,
+    length: bool,
+    encoding: bool,
+    ended: bool,
+}
+
+impl Framing {
+    fn is_twice(&mut self, bytes: &[u8]) -> bool {
+        for byte in bytes {
+            match byte {
+                _ if self.ended => break,
+                b'\r' => {}
+                b'\n' => {
+                    self.ended = self.len == 0 && !self.in_value;
+                    (self.len, self.in_value) = (0, false);
+                }
+                b':' if !self.in_value => {
+                    self.in_value = true;
+                    let name = self.name.get(..self.len).unwrap_or_default();
+                    self.length |= name == b"content-length";
+                    self.encoding |= name == b"transfer-encoding";
+                }
+                byte if !self.in_value => {
+                    if let Some(place) = self.name.get_mut(self.len) {
+                        *place = byte.to_ascii_lowercase();
+                    }
+                    self.len += 1;
+                }
+                _ => {}
+            }
+        }
+        self.length && self.encoding
+    }
+}
+
 pub struct Wire<S> {
     stream: S,
     state: Arc<WireState>,
+    /// How the head that is being read says its body is framed.
+    framing: Framing,
     /// When the head that is being read began.
     head_since: Option<Instant>,
     /// When the client last took something, while it takes nothing.
@@ -105,6 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Wire {
             stream,
             state,
+            framing: Framing::default(),
             head_since: Some(Instant::now()),
             stalled_since: None,
             clock: None,
@@ -196,6 +251,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         }
         if buf.filled().len() > before {
             self.head_since.get_or_insert_with(Instant::now);
+            let twice = self.framing.is_twice(&buf.filled()[before..]);
+            self.state.framed_twice.store(twice, Ordering::Relaxed);
         }
         if let (true, Some(since)) = (read.is_pending(), self.head_since) {
             self.check(cx, since + HEAD_MAX)?;
@@ -237,7 +294,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         let flushed = ready!(self.watch_stall(cx, flushed));
         // hyper flushes when its buffer is empty: our answer is out, to its last byte.
-        let _ = self.state.0.compare_exchange(FLUSHING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+        if self.state.out.compare_exchange(FLUSHING, IDLE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.framing = Framing::default();
+        }
         Poll::Ready(flushed)
     }
 
@@ -261,5 +320,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_frames_its_body_twice_is_noticed_however_it_is_cut() {
+        let head = b"POST / HTTP/1.1\r\nHost: a:5\r\ncontent-LENGTH: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for size in 1..head.len() {
+            let mut framing = Framing::default();
+            let told: Vec<bool> = head.chunks(size).map(|bytes| framing.is_twice(bytes)).collect();
+            assert!(told.last().is_some_and(|twice| *twice), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_body_and_a_value_may_say_what_they_like() {
+        let mut framing = Framing::default();
+        let head = b"PUT / HTTP/1.1\r\nX: transfer-encoding: chunked\r\nContent-Length: 30\r\n\r\n";
+        assert!(!framing.is_twice(head));
+        assert!(!framing.is_twice(b"Transfer-Encoding: chunked\r\n\r\n"));
     }
 }

@@ -1,0 +1,327 @@
+//! The real binary: its command line, its signals, and kill -9.
+
+use crate::harness::{Answer, basic, noise, sha256};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_outport");
+
+fn outport(data: &Path, args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(BINARY)
+        .args(args)
+        .arg("--data")
+        .arg(data)
+        .env_remove("OUTPORT_DATA")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A verb that fails at once reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn complained(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server process, with what it printed when it started.
+struct Serving {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    address: SocketAddr,
+    printed: String,
+}
+
+impl Serving {
+    fn start(data: &Path, args: &[&str]) -> Serving {
+        let mut child = Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(args)
+            .env("OUTPORT_STORAGE_RESERVE_BYTES", "0")
+            .env("OUTPORT_ADMIN_PASSWORD", "correct horse")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut printed = String::new();
+        stdout.read_line(&mut printed).unwrap();
+        let address =
+            printed.trim().rsplit('/').next().unwrap().parse().unwrap_or_else(|_| panic!("{printed}"));
+        Serving { child, stdout, address, printed }
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &[u8]) -> Option<Answer> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n",
+            basic("admin", "correct horse"),
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        stream.write_all(body).ok()?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok()?;
+        if !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+            return None;
+        }
+        let (answer, _) = Answer::read(&bytes, method == "HEAD");
+        answer.whole.then_some(answer)
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn everything_that_was_acknowledged_survives_kill_9() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121u64);
+    eprintln!("SEED={seed}");
+    let data = tempfile::tempdir().unwrap();
+    let mut promised: Vec<(String, Vec<u8>)> = Vec::new();
+    for round in 0..6u64 {
+        let server = Arc::new(Serving::start(data.path(), &["--insecure-http"]));
+        // Killed from beside, after so many acknowledgements, while pushes go on.
+        let (told, acks) = std::sync::mpsc::channel();
+        let pushing: Vec<_> = (0..4u64)
+            .map(|thread| {
+                let (server, told) = (server.clone(), told.clone());
+                std::thread::spawn(move || {
+                    for n in 0.. {
+                        let bytes = noise(
+                            1_000 + usize::try_from((seed + n * 7_919) % 150_000).unwrap(),
+                            seed + round * 1_000_000 + thread * 1_000 + n,
+                        );
+                        let digest = sha256(&bytes);
+                        let target = format!("/v2/a/b/blobs/uploads/?digest={digest}");
+                        match server.ask("POST", &target, &bytes) {
+                            Some(answer) if answer.status == 201 => told.send((digest, bytes)).unwrap(),
+                            Some(answer) => panic!("{answer:?}"),
+                            None => return,
+                        }
+                    }
+                })
+            })
+            .collect();
+        drop(told);
+        let wanted = 5 + usize::try_from((seed + round * 31) % 20).unwrap();
+        promised.extend(acks.iter().take(wanted));
+        server.signal("-KILL");
+        promised.extend(acks.iter());
+        for thread in pushing {
+            thread.join().unwrap();
+        }
+    }
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    assert!(promised.len() >= 30, "{}", promised.len());
+    for (digest, bytes) in &promised {
+        let answer = server.ask("GET", &format!("/v2/a/b/blobs/{digest}"), b"").unwrap();
+        assert_eq!((answer.status, &answer.body), (200, bytes), "SEED={seed}");
+    }
+    let left = std::fs::read_dir(data.path().join("uploads")).unwrap().count();
+    assert!(left <= 6 * 4, "at most one a push that was cut: {left}");
+    server.kill();
+}
+
+#[test]
+fn the_first_start_prints_a_password_that_works_and_never_again() {
+    let data = tempfile::tempdir().unwrap();
+    let start = || {
+        Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--insecure-http", "--data"])
+            .arg(data.path())
+            .env_remove("OUTPORT_ADMIN_PASSWORD")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut first = start();
+    let mut lines = BufReader::new(first.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address: SocketAddr = lines.next().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+    let password = lines.next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(password.len(), 23, "{password}");
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!(
+        "GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {}\r\n\r\n",
+        basic("admin", &password)
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.starts_with(b"HTTP/1.1 200"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut second = start();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(second.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    second.kill().unwrap();
+    second.wait().unwrap();
+    stdout.read_to_string(&mut line).unwrap();
+    assert!(line.starts_with("Outport serves") && !line.contains("password"), "{line}");
+}
+
+#[test]
+fn tls_is_on_and_its_authority_is_the_one_in_the_data_directory() {
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, ServerName};
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &[]);
+    assert!(server.printed.contains("https://"), "{}", server.printed);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(data.path().join("tls/ca.crt")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        for name in ["localhost", "127.0.0.1"] {
+            let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots.clone())
+                .with_no_client_auth();
+            let name = ServerName::try_from(name).unwrap();
+            let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            let mut stream = rustls::Stream::new(&mut tls, &mut stream);
+            let request = format!(
+                "GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {}\r\n\r\n",
+                basic("admin", "correct horse")
+            );
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            assert!(bytes.starts_with(b"HTTP/1.1 200"));
+        }
+    }
+    let plain = server.ask("GET", "/v2/", b"").unwrap();
+    assert_eq!(
+        (plain.status, plain.body.as_slice()),
+        (400, b"this is an HTTPS server; ask by https://\n".as_slice())
+    );
+    let key = std::fs::metadata(data.path().join("tls/ca.key")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o600);
+}
+
+#[test]
+fn sigterm_ends_it_cleanly_and_sighup_does_not() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Serving::start(data.path(), &[]);
+    server.signal("-HUP");
+    assert!(server.ask("GET", "/v2/", b"").is_some(), "still there");
+    server.signal("-TERM");
+    assert!(server.child.wait().unwrap().success());
+    let mut rest = String::new();
+    server.stdout.read_to_string(&mut rest).unwrap();
+}
+
+#[test]
+fn a_second_server_on_the_same_directory_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let _first = Serving::start(data.path(), &["--insecure-http"]);
+    let second = outport(data.path(), &["serve", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        complained(&second).contains("another outport serves this data directory"),
+        "{}",
+        complained(&second)
+    );
+}
+
+#[test]
+fn users_are_managed_beside_a_running_server() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    let run = |args: &[&str], input: &str| outport(data.path(), args, input);
+    assert!(run(&["user", "add", "bob", "--password-stdin"], "secret\n").status.success());
+    let again = run(&["user", "add", "bob", "--password-stdin"], "secret\n");
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(complained(&again), "outport: a user bob exists already\n");
+    let list = run(&["user", "list", "--json"], "");
+    let list: serde_json::Value = serde_json::from_str(&said(&list)).unwrap();
+    assert_eq!(
+        (&list[0]["name"], &list[0]["admin"], &list[1]["name"]),
+        (&"admin".into(), &true.into(), &"bob".into())
+    );
+    assert!(run(&["user", "passwd", "admin", "--password-stdin"], "a new one\n").status.success());
+    assert_eq!(server.ask("GET", "/v2/", b"").unwrap().status, 401, "the server knows at once");
+    assert!(run(&["user", "passwd", "admin", "--password-stdin"], "correct horse\n").status.success());
+    assert_eq!(server.ask("GET", "/v2/", b"").unwrap().status, 200);
+    assert!(said(&run(&["user", "remove", "bob", "--dry-run"], "")).starts_with("Would remove bob"));
+    assert!(run(&["user", "remove", "bob"], "").status.success());
+    assert_eq!(run(&["user", "remove", "bob"], "").status.code(), Some(1));
+    assert_eq!(run(&["user", "add", "Bob", "--password-stdin"], "secret\n").status.code(), Some(1));
+    assert_eq!(run(&["user", "add", "eve", "--password-stdin"], "abc\n").status.code(), Some(1));
+    assert_eq!(run(&["user", "frobnicate"], "").status.code(), Some(2));
+}
+
+#[test]
+fn repositories_are_shown_set_and_removed() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    let run = |args: &[&str]| outport(data.path(), args, "");
+    let digest = sha256(b"{}");
+    assert_eq!(
+        server.ask("POST", &format!("/v2/hello/blobs/uploads/?digest={digest}"), b"{}").unwrap().status,
+        201
+    );
+    let text = crate::harness::manifest(&digest, 2, &[], "");
+    assert_eq!(server.ask("PUT", "/v2/hello/manifests/v1", text.as_bytes()).unwrap().status, 201);
+    let shown: serde_json::Value =
+        serde_json::from_str(&said(&run(&["repo", "show", "hello", "--json"]))).unwrap();
+    assert_eq!(
+        (&shown["name"], &shown["private"], &shown["tags"]),
+        (&"library/hello".into(), &true.into(), &1.into())
+    );
+    assert!(said(&run(&["repo", "set", "hello", "--public"])).contains("public"));
+    assert!(said(&run(&["repo", "list"])).contains("library/hello"));
+    assert!(
+        said(&run(&["repo", "remove", "hello", "--dry-run"]))
+            .contains("Would remove library/hello with 1 tags")
+    );
+    assert_eq!(server.ask("GET", "/v2/hello/manifests/v1", b"").unwrap().status, 200);
+    assert!(run(&["repo", "remove", "hello"]).status.success());
+    assert_eq!(server.ask("GET", "/v2/hello/manifests/v1", b"").unwrap().status, 404);
+    assert_eq!(run(&["repo", "show", "hello"]).status.code(), Some(1));
+}
+
+#[test]
+fn mistakes_at_the_command_line_are_told_in_a_sentence() {
+    let data = tempfile::tempdir().unwrap();
+    let none = outport(&data.path().join("none"), &["user", "list"], "");
+    assert_eq!(none.status.code(), Some(1));
+    assert!(complained(&none).contains("there is no registry in"), "{}", complained(&none));
+    let open = outport(data.path(), &["serve", "--insecure-http", "--listen", "0.0.0.0:0"], "");
+    assert!(complained(&open).contains("in the clear"), "{}", complained(&open));
+    let half = outport(data.path(), &["serve", "--tls-cert", "x"], "");
+    assert_eq!(half.status.code(), Some(2));
+    let file = data.path().join("outport.toml");
+    std::fs::write(&file, "[server]\nlisten = [\"127.0.0.1:0\"]\nport = 5\n").unwrap();
+    let wrong = outport(data.path(), &["config", "check", "--config", file.to_str().unwrap()], "");
+    assert!(complained(&wrong).contains("line 3"), "{}", complained(&wrong));
+    let shown = outport(data.path(), &["config", "show"], "");
+    assert!(said(&shown).contains("anonymous_pull = false"));
+}

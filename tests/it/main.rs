@@ -1,0 +1,19 @@
+//! What Outport does, seen from outside: verbs over HTTP, tables, and the real binary.
+//!
+//! One binary, so that it links once. Every test is named by a sentence that is true.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod harness;
+
+mod auth;
+mod binary;
+mod damage;
+mod hostile;
+mod layers;
+mod lists;
+mod manifests;
+mod pulls;
+mod tables;
+mod tokens;
+mod uploads;
