@@ -1,5 +1,5 @@
-# shellcheck shell=bash
-# What a script needs that runs named steps with real servers: sourced, after work= is set.
+# shellcheck shell=bash disable=SC2154
+# What a script needs that runs named steps with real servers: sourced, with work= and outport= set.
 # Every step runs in a shell of its own with errexit; processes and results live in $work.
 
 passed=0 failed=0 skipped=0 step_status=0
@@ -22,9 +22,12 @@ step() { # "CLIENT…" SENTENCE FUNCTION
       return 0
     fi
   done
+  : >"$log"
+  rm -f "$work/step.note"
+  touch "$work/step.start"
   set +e
   (
-    exec 9>"$log" >>"$log" 2>&1 </dev/null
+    exec >>"$log" 2>&1 9>&1 </dev/null
     BASH_XTRACEFD=9
     set -euo pipefail -x
     "$3"
@@ -34,17 +37,21 @@ step() { # "CLIENT…" SENTENCE FUNCTION
   if ((step_status == 0)); then
     passed=$((passed + 1))
     printf 'ok    %s (%d s)\n' "$2" $((SECONDS - started))
+    [[ ! -e $work/step.note ]] || sed 's/^/      /' "$work/step.note"
     return 0
   fi
   failed=$((failed + 1))
   printf 'FAIL  %s\n' "$2"
   tail -n 40 "$log" | sed 's/^/      | /'
   for log in "$work"/*.log; do
-    [[ $log == */step.log || ! -s $log ]] && continue
+    [[ $log != */step.log && -s $log && $log -nt $work/step.start ]] || continue
     printf '      the end of %s:\n' "${log##*/}"
     tail -n 8 "$log" | cut -c-400 | sed 's/^/      | /'
   done
 }
+
+# Something worth printing under the sentence of a step that passes.
+note() { echo "$*" >>"$work/step.note"; }
 
 # A step that all others build on.
 vital() {
@@ -122,8 +129,8 @@ serve() { # NAME [ARGUMENT…]
   local name=$1
   shift
   background "$name" "$outport" serve --data "$work/$name" --listen 127.0.0.1:0 "$@"
-  eventually 20 grep -q '^Outport serves https://' "$work/$name.out"
-  sed -n 's|^Outport serves https://||p' "$work/$name.out" >"$work/$name.host"
+  eventually 20 grep -q '^Outport serves http' "$work/$name.out"
+  sed -n 's|^Outport serves https*://||p' "$work/$name.out" >"$work/$name.host"
   # It is said after the address, in one go with it or not.
   [[ -s $work/$name.password ]] || eventually 5 password_of "$name"
 }
@@ -159,6 +166,8 @@ image() { # LAYOUT ARCHITECTURE TAR…
   printf '{"schemaVersion":2,"mediaType":"%s","config":%s,"layers":[%s]}' \
     "$type.manifest.v1+json" "$config" "${layers#,}" >"$layout/new"
   manifest="{\"mediaType\":\"$type.manifest.v1+json\",$(blob "$layout" "$layout/new")}"
+  # ctr imports only what has a name.
+  manifest="${manifest%\}},\"annotations\":{\"org.opencontainers.image.ref.name\":\"latest\"}}"
   printf '{"schemaVersion":2,"manifests":[%s]}' "$manifest" >"$layout/index.json"
   printf '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
 }

@@ -129,7 +129,7 @@ pub async fn check(app: &App, address: IpAddr, login: &str, password: &str) -> R
     }
     let wrong = || Kind::Unauthorized.because("the user name or the password is wrong");
     if password.is_empty() {
-        return Err(wrong().into());
+        return Err(wrong());
     }
     // One look at each password, however many requests bring it at once.
     let same = auth.same(&fingerprint);
@@ -151,7 +151,7 @@ pub async fn check(app: &App, address: IpAddr, login: &str, password: &str) -> R
         None => {
             auth.throttle.failed(address, login);
             tracing::warn!(%address, login, "wrong user name or password");
-            Err(wrong().into())
+            Err(wrong())
         }
     }
 }

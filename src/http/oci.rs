@@ -160,7 +160,7 @@ async fn upload_post(mut call: Call) -> Result<Reply> {
         Ok(_) => upload_settle(&call, upload, repo, digest).await,
         Err(error) => {
             call.run(move |registry| {
-                registry.upload_cancel(upload);
+                registry.upload_cancel(&upload);
                 Ok(())
             })
             .await?;
@@ -170,9 +170,10 @@ async fn upload_post(mut call: Call) -> Result<Reply> {
 }
 
 async fn upload_get(call: Call) -> Result<Reply> {
-    let (upload, bytes) = upload_resume(&call).await?;
-    let reply = reply::empty(StatusCode::NO_CONTENT);
-    Ok(upload_headers(reply, call.repo()?, upload.id(), bytes))
+    let id = UploadId::parse(call.param("upload"))?;
+    let (user, repo, named) = (call.user()?.clone(), call.repo()?.clone(), id.clone());
+    let bytes = call.run(move |registry| registry.upload_stat(&user, &repo, &named)).await?;
+    Ok(upload_headers(reply::empty(StatusCode::NO_CONTENT), call.repo()?, &id, bytes))
 }
 
 /// Appends a chunk, or a stream of any length.
@@ -205,7 +206,7 @@ async fn upload_put(mut call: Call) -> Result<Reply> {
 async fn upload_delete(call: Call) -> Result<Reply> {
     let (upload, _) = upload_resume(&call).await?;
     call.run(move |registry| {
-        registry.upload_cancel(upload);
+        registry.upload_cancel(&upload);
         Ok(())
     })
     .await?;
@@ -226,7 +227,7 @@ async fn upload_resume(call: &Call) -> Result<(Upload, u64)> {
 
 async fn upload_settle(call: &Call, upload: Upload, repo: RepoName, digest: Digest) -> Result<Reply> {
     let (to, named) = (repo.clone(), digest.clone());
-    call.run(move |registry| registry.upload_commit(upload, &to, &named)).await?;
+    call.run(move |registry| registry.upload_commit(&upload, &to, &named)).await?;
     Ok(blob_created(&repo, &digest))
 }
 

@@ -139,7 +139,7 @@ fn load(source: &Source, now_secs: i64, provider: &CryptoProvider) -> Result<Arc
             .because(format!("the TLS {what} {} cannot be used: {why}", path.display()))
     };
     let chain = CertificateDer::pem_file_iter(&cert)
-        .and_then(|chain| chain.collect::<std::result::Result<Vec<_>, _>>())
+        .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
         .map_err(|error| unusable("certificate", &cert, error.to_string()))?;
     if chain.is_empty() {
         return Err(unusable("certificate", &cert, "it holds no certificate".into()));

@@ -137,7 +137,7 @@ pub fn verify(app: &App, token: &str) -> Result<Caller> {
 /// GET: Basic or nobody; `service`, any number of `scope`.
 async fn token_get(call: Call) -> Result<Reply> {
     let caller = auth::identify(&call.app, call.asked()).await?;
-    let scopes: Vec<String> = call.query_all("scope").map(|scope| scope.into_owned()).collect();
+    let scopes: Vec<String> = call.query_all("scope").map(std::borrow::Cow::into_owned).collect();
     let service = call.query("service").unwrap_or_default().into_owned();
     issue(&call, caller.user, &service, &scopes, false)
 }

@@ -285,7 +285,11 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     let pragma = |connection: &Connection, name: &str| -> Result<i32> {
         Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
     };
-    if pragma(connection, "schema_version")? == 0 {
+    let is_new = pragma(connection, "schema_version")? == 0;
+    if !is_new && pragma(connection, "application_id")? != APPLICATION_ID {
+        return Err(Kind::Internal.because("registry.db in the data directory is not an Outport database"));
+    }
+    if is_new {
         // Both must be set before the first page is written.
         connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = NONE;")?;
     }
@@ -310,9 +314,7 @@ fn migrate(connection: &mut Connection) -> Result<()> {
             ));
         }
         _ => {
-            return Err(
-                Kind::Internal.because("registry.db in the data directory is not an Outport database")
-            );
+            return Err(Kind::Internal.because("the database's version is not one that was ever released"));
         }
     }
     tx.commit()?;

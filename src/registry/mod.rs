@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, Thing};
 use crate::manifest;
-use crate::names::{Algorithm, Digest, Reference, RepoName, Tag};
+use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
 use blobs::{Blobs, digest_of};
 use db::{Db, Write};
 
@@ -254,13 +254,18 @@ impl Registry {
         self.uploads.begin(&self.blobs, user.id, repo, algorithm, self.options.uploads_per_user)
     }
 
+    /// How many bytes an upload has. Changes nothing.
+    pub fn upload_stat(&self, user: &User, repo: &RepoName, id: &UploadId) -> Result<u64> {
+        self.uploads.stat(&self.blobs, user.id, repo, id)
+    }
+
     /// Goes on with an upload; whoever held it before is cut off.
-    pub fn upload_resume(&self, user: &User, repo: &RepoName, id: &crate::names::UploadId) -> Result<Upload> {
+    pub fn upload_resume(&self, user: &User, repo: &RepoName, id: &UploadId) -> Result<Upload> {
         self.uploads.resume(&self.blobs, user.id, repo, id)
     }
 
     /// Ends an upload without a blob.
-    pub fn upload_cancel(&self, upload: Upload) {
+    pub fn upload_cancel(&self, upload: &Upload) {
         self.uploads.cancel(upload);
     }
 
@@ -268,7 +273,7 @@ impl Registry {
     ///
     /// Durable when it returns. Fails with `DigestMismatch`; the upload is gone after any
     /// failure.
-    pub fn upload_commit(&self, upload: Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
+    pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
         let sealed = self.uploads.take(upload)?.seal(digest)?;
         let (repo, private) = (repo.clone(), self.options.private);
         self.db.write(move |write| {

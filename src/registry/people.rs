@@ -99,7 +99,7 @@ impl Registry {
         self.db.read(|tx| {
             if let Some(known) = user {
                 let now = sql::user_by_id(tx, known.id)?;
-                if !now.is_some_and(|now| now.generation == known.generation) {
+                if now.is_none_or(|now| now.generation != known.generation) {
                     return Err(Kind::Unauthorized.into());
                 }
                 if known.admin {

@@ -1,1 +1,169 @@
+//! Verbs and the writer, without a runtime and without HTTP.
 
+use super::*;
+use crate::names::UserName;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tempfile::TempDir;
+
+fn options() -> Options {
+    Options {
+        private: true,
+        library_open: false,
+        anonymous_pull: false,
+        blob_bytes_max: 1 << 30,
+        reserve_bytes: Some(0),
+        uploads_per_user: 64,
+        upload_expiry: Duration::from_secs(3600),
+    }
+}
+
+fn open(dir: &Path, mode: &Mode) -> Result<Registry> {
+    Registry::open(dir, mode, options(), Clock::system())
+}
+
+fn serve() -> Mode {
+    Mode::Serve { boot_id: "boot".into() }
+}
+
+fn new() -> (TempDir, Registry) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let registry = open(dir.path(), &serve()).expect("opens");
+    (dir, registry)
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_and_the_others_of_its_commit_stand() {
+    let (_dir, registry) = new();
+    let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+        let writing: Vec<_> = (0..40)
+            .map(|n| {
+                let registry = &registry;
+                scope.spawn(move || {
+                    registry.db.write(move |write| {
+                        sql::meta_set(write.tx, &format!("key{n}"), b"value")?;
+                        assert!(n % 5 != 1, "some panic");
+                        if n % 5 == 2 { Err(Kind::Denied.into()) } else { Ok(()) }
+                    })
+                })
+            })
+            .collect();
+        writing.into_iter().map(|thread| thread.join().expect("ends")).collect()
+    });
+    for (n, outcome) in outcomes.iter().enumerate() {
+        let kept = registry.db.read(|tx| sql::meta_get(tx, &format!("key{n}"))).expect("reads");
+        let expected = match n % 5 {
+            1 => Some(Kind::Internal),
+            2 => Some(Kind::Denied),
+            _ => None,
+        };
+        assert_eq!(outcome.as_ref().err().map(|error| error.kind), expected);
+        assert_eq!(kept.is_some(), outcome.is_ok(), "{n}");
+    }
+    assert!(registry.db.is_sound());
+}
+
+#[test]
+fn a_read_sees_one_moment_whatever_is_written_meanwhile() {
+    let (_dir, registry) = new();
+    registry
+        .db
+        .read(|tx| {
+            assert_eq!(sql::meta_get(tx, "later")?, None);
+            registry.db.write(|write| sql::meta_set(write.tx, "later", b"1"))?;
+            assert_eq!(sql::meta_get(tx, "later")?, None);
+            Ok(())
+        })
+        .expect("reads");
+    assert!(registry.db.read(|tx| sql::meta_get(tx, "later")).expect("reads").is_some());
+}
+
+#[test]
+fn service_time_counts_what_was_served_and_no_jump_of_the_clock() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (wall, ticks) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(5)));
+    let clock = {
+        let (wall, ticks) = (wall.clone(), ticks.clone());
+        Clock {
+            wall_us: Arc::new(move || wall.load(Ordering::Relaxed).cast_signed()),
+            monotonic: Arc::new(move || Duration::from_secs(ticks.load(Ordering::Relaxed))),
+        }
+    };
+    let open = || Registry::open(dir.path(), &serve(), options(), clock.clone()).expect("opens");
+    let now = |registry: &Registry| registry.db.write(|write| Ok(write.service_secs)).expect("writes");
+    let registry = open();
+    assert_eq!(now(&registry), 0);
+    ticks.fetch_add(1_000, Ordering::Relaxed);
+    wall.fetch_add(u64::MAX / 4, Ordering::Relaxed);
+    assert_eq!(now(&registry), 1_000);
+    drop(registry);
+    wall.store(0, Ordering::Relaxed);
+    ticks.store(77, Ordering::Relaxed);
+    let registry = open();
+    assert_eq!(now(&registry), 1_000, "what a reboot does to both clocks changes nothing");
+}
+
+#[test]
+fn a_directory_that_is_not_ours_or_is_newer_is_refused_unharmed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("registry.db");
+    let foreign = rusqlite::Connection::open(&path).expect("opens");
+    foreign.execute_batch("CREATE TABLE theirs (x)").expect("writes");
+    drop(foreign);
+    let error = open(dir.path(), &serve()).err().expect("refused");
+    assert!(error.detail().contains("not an Outport database"), "{error:?}");
+
+    let (dir, registry) = new();
+    drop(registry);
+    let database = rusqlite::Connection::open(dir.path().join("registry.db")).expect("opens");
+    database.pragma_update(None, "user_version", 999).expect("writes");
+    drop(database);
+    let error = open(dir.path(), &serve()).err().expect("refused");
+    assert!(error.detail().contains("newer Outport"), "{error:?}");
+}
+
+#[test]
+fn one_server_a_directory_and_tools_beside_it() {
+    let (dir, registry) = new();
+    assert_eq!(open(dir.path(), &serve()).err().map(|error| error.kind), Some(Kind::Unavailable));
+    let tool = open(dir.path(), &Mode::Tool).expect("opens");
+    let name = UserName::parse("ann").expect("parses");
+    tool.user_add(&UserAdd { name: &name, password: "secret", admin: true, email: None }).expect("adds");
+    drop(tool);
+    assert_eq!(registry.users().expect("lists").len(), 1);
+    drop(registry);
+    assert!(!open(dir.path(), &serve()).expect("opens").was_unclean());
+}
+
+#[test]
+fn a_server_that_did_not_stop_by_itself_is_known_by_it() {
+    let (dir, registry) = new();
+    // What is left when the process is gone: the lock is free, the note is not cleared.
+    registry.db.write(|write| sql::meta_set(write.tx, "running", &[1])).expect("writes");
+    let copy = tempfile::tempdir().expect("a directory");
+    for name in ["registry.db", "registry.db-wal"] {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).expect("copies");
+    }
+    assert!(open(copy.path(), &serve()).expect("opens").was_unclean());
+}
+
+#[test]
+fn a_blob_in_use_while_it_is_found_bad_and_healed_stays_healed() {
+    let (dir, registry) = new();
+    let repo = RepoName::parse("a/b").expect("parses");
+    let user = User { id: 0, name: "ann".into(), admin: true, generation: 1 };
+    let bytes = bytes::Bytes::from_static(b"some bytes");
+    let digest = digest_of(Algorithm::Sha256, &bytes);
+    let push = || {
+        let upload = registry.upload_begin(&user, &repo, Algorithm::Sha256, 0).expect("begins");
+        upload.write(std::slice::from_ref(&bytes)).expect("writes");
+        registry.upload_commit(&upload, &repo, &digest).expect("commits");
+    };
+    push();
+    let path = dir.path().join("blobs/sha256").join(digest.hex());
+    std::fs::write(&path, b"some bytez").expect("writes");
+    let slow_reader = registry.blob(&repo, &digest).expect("opens");
+    push();
+    assert!(registry.blob_piece(&slow_reader, 0, 10, Piece::Full).is_err(), "it holds the old, bad file");
+    let healed = registry.blob(&repo, &digest).expect("and the good one is still in service");
+    assert_eq!(registry.blob_piece(&healed, 0, 10, Piece::Full).expect("reads"), bytes);
+}

@@ -110,19 +110,20 @@ impl Uploads {
         }
     }
 
+    /// How many bytes an upload has. Whoever holds it goes on.
+    pub fn stat(&self, blobs: &Blobs, user: i64, repo: &RepoName, id: &UploadId) -> Result<u64> {
+        let (session, key) = self.find(user, repo, id)?;
+        let mut state = lock(&session.state);
+        Ok(state.open(blobs, &key)?.bytes())
+    }
+
+    /// Goes on with an upload. Whoever held it is cut off: a client whose line died comes
+    /// back while its old request still waits for bytes that will not come.
     pub fn resume(&self, blobs: &Blobs, user: i64, repo: &RepoName, id: &UploadId) -> Result<Upload> {
-        let unknown = Kind::NotFound(Thing::Upload);
-        let session = lock(&self.open).get(id).cloned().ok_or(unknown)?;
-        let key = UploadKey::new(id.clone(), user, repo);
-        // Another user's upload, or another repository's, is one that does not exist.
-        if session.user != user || session.key.as_ref().is_some_and(|own| !own.is_for(&key)) {
-            return Err(unknown.into());
-        }
+        let (session, key) = self.find(user, repo, id)?;
         let holder = {
             let mut state = lock(&session.state);
-            if state.growing.is_none() {
-                state.growing = Some(blobs.upload_reopen(&key)?);
-            }
+            state.open(blobs, &key)?;
             state.holder += 1;
             state.touched = Some((self.clock.monotonic)());
             state.holder
@@ -130,8 +131,22 @@ impl Uploads {
         Ok(Upload { id: id.clone(), session, holder, clock: self.clock.clone() })
     }
 
+    /// Another user's upload, or another repository's, is one that does not exist.
+    fn find(&self, user: i64, repo: &RepoName, id: &UploadId) -> Result<(Arc<Session>, UploadKey)> {
+        let session = lock(&self.open).get(id).cloned();
+        let key = UploadKey::new(id.clone(), user, repo);
+        match session {
+            Some(session)
+                if session.user == user && session.key.as_ref().is_none_or(|own| own.is_for(&key)) =>
+            {
+                Ok((session, key))
+            }
+            _ => Err(Kind::NotFound(Thing::Upload).into()),
+        }
+    }
+
     /// Takes the file out: the upload is over.
-    pub fn take(&self, upload: Upload) -> Result<Growing> {
+    pub fn take(&self, upload: &Upload) -> Result<Growing> {
         let growing = {
             let mut state = upload.state()?;
             state.holder += 1;
@@ -141,7 +156,7 @@ impl Uploads {
         growing.ok_or(Kind::NotFound(Thing::Upload).into())
     }
 
-    pub fn cancel(&self, upload: Upload) {
+    pub fn cancel(&self, upload: &Upload) {
         // One that was taken over meanwhile is the new holder's.
         if let Ok(growing) = self.take(upload) {
             growing.discard();
@@ -163,6 +178,16 @@ impl Uploads {
             keep
         });
         before - open.len()
+    }
+}
+
+impl State {
+    /// The file; found again, if an earlier process began it.
+    fn open(&mut self, blobs: &Blobs, key: &UploadKey) -> Result<&mut Growing> {
+        match &mut self.growing {
+            Some(growing) => Ok(growing),
+            none => Ok(none.insert(blobs.upload_reopen(key)?)),
+        }
     }
 }
 

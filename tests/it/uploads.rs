@@ -190,6 +190,8 @@ fn the_request_that_takes_an_upload_up_is_the_one_that_holds_it() {
     old.extend(vec![1; 100_000]);
     let mut stuck = std::net::TcpStream::connect(site.address).unwrap();
     stuck.write_all(&old).unwrap();
+    let begun = (0..10_000).any(|_| site.get(&to).header("range") != Some("0-0"));
+    assert!(begun, "the old request holds the upload");
     let new = site.ask("PATCH", &to).body(&[2; 10]).send();
     assert_eq!(new.status, 202);
     let have = new.header("range").unwrap().to_owned();
