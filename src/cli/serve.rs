@@ -1,6 +1,7 @@
 //! `outport serve`: opens everything, says where it listens, and waits for signals.
 
 use clap::Args;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,33 +88,39 @@ impl Serve {
 
         let tls = match config.server.insecure_http {
             true => None,
-            false => Some(Arc::new(Tls::open(tls_source(config), now_secs())?)),
+            false => Some(Arc::new(Tls::open(&tls_source(config), now_secs())?)),
         };
         let app = App::new(registry.clone(), http_options(config)?)?;
         let server = Server::bind(app.clone(), &config.listen()?, tls.clone()).await?;
-        announce(&server, tls.as_deref(), made.as_deref());
+        // Before anybody is told that we are here.
+        let mut signals = Signals::new()?;
+        let ca = tls.as_ref().and_then(|_| tls_source(config).ca_path());
+        announce(&server, tls.is_some(), ca.as_deref(), made.as_deref());
 
         let (stop_sender, stop) = watch::channel(false);
         let upkeep = tokio::spawn(jobs::run(registry.clone(), stop.clone()));
         let drain = Duration::from_secs(config.server.drain_secs);
         let serving = tokio::spawn(server.serve(stop, drain));
 
-        let mut signals = Signals::new()?;
+        let mut config = config.clone();
         loop {
             match signals.next().await {
                 Told::Stop => break,
+                Told::CheckCertificate => {}
                 Told::Reload => match self.reload(common, &app) {
-                    Ok(()) => tracing::info!("read the configuration again"),
+                    Ok(new) => {
+                        config = new;
+                        tracing::info!("read the configuration again");
+                    }
                     Err(error) => {
-                        tracing::error!(error = %error, "the configuration was not taken; the old one stays")
+                        tracing::error!(%error, "the configuration was not taken; the old one stays")
                     }
                 },
-                Told::CheckCertificate => {}
             }
             if let Some(tls) = &tls
-                && let Err(error) = tls.reload(now_secs())
+                && let Err(error) = tls.reload(&tls_source(&config), now_secs())
             {
-                tracing::error!(error = %error, "the certificate was not taken; the old one stays");
+                tracing::error!(%error, "the certificate was not taken; the old one stays");
             }
         }
         tracing::info!("stopping; open requests may finish");
@@ -128,10 +135,13 @@ impl Serve {
         Ok(())
     }
 
-    /// What may change without a restart: everything a request looks up.
-    fn reload(&self, common: &Common, app: &App) -> Result<()> {
-        app.set_options(http_options(&self.config(common)?)?);
-        Ok(())
+    /// Takes what may change without a restart: everything a request looks up, and the
+    /// certificate. Addresses, limits on connections and the log stay as they are.
+    fn reload(&self, common: &Common, app: &App) -> Result<Config> {
+        let config = self.config(common)?;
+        app.registry.set_options(registry_options(&config));
+        app.set_options(http_options(&config)?);
+        Ok(config)
     }
 }
 
@@ -186,12 +196,12 @@ fn http_options(config: &Config) -> Result<Options> {
 
 /// Says what a person needs who has just started this: where it is, whom to trust, and,
 /// the only time, the first password.
-fn announce(server: &Server, tls: Option<&Tls>, password: Option<&str>) {
-    let scheme = if tls.is_some() { "https" } else { "http" };
+fn announce(server: &Server, tls: bool, ca: Option<&Path>, password: Option<&str>) {
+    let scheme = if tls { "https" } else { "http" };
     for address in server.addresses() {
         println!("Outport serves {scheme}://{address}");
     }
-    if let Some(ca) = tls.and_then(Tls::ca_path) {
+    if let Some(ca) = ca {
         println!("Clients trust it with {}", ca.display());
     }
     if let Some(password) = password {
@@ -203,7 +213,11 @@ fn announce(server: &Server, tls: Option<&Tls>, password: Option<&str>) {
 /// Text to standard error, as the journal likes it, or JSON.
 fn start_log(config: &Config) {
     let level: LevelFilter = config.log.level.parse().unwrap_or(LevelFilter::INFO);
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     // Fails only if there is one already.
     let _ = if config.log.format == "json" {
         tracing::subscriber::set_global_default(log.json().finish())

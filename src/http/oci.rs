@@ -7,6 +7,7 @@ use hyper::header::{
 };
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::App;
 use super::call::Call;
@@ -156,16 +157,22 @@ async fn upload_post(mut call: Call) -> Result<Reply> {
         return Ok(upload_headers(reply, &repo, upload.id(), 0));
     };
     // Nobody was told this upload's name, so nobody could go on with what breaks off.
-    match call.pour(&upload).await {
-        Ok(_) => upload_settle(&call, upload, repo, digest).await,
-        Err(error) => {
-            call.run(move |registry| {
-                registry.upload_cancel(&upload);
-                Ok(())
-            })
-            .await?;
-            Err(error)
-        }
+    let guard = Unnamed { app: call.app.clone(), upload: upload.clone() };
+    call.pour(&upload).await?;
+    let reply = upload_settle(&call, upload, repo, digest).await;
+    drop(guard);
+    reply
+}
+
+/// Ends an upload, if it is still open, when its request ends, however that ends.
+struct Unnamed {
+    app: Arc<App>,
+    upload: Upload,
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        self.app.registry.upload_cancel(&self.upload);
     }
 }
 

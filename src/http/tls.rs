@@ -47,7 +47,6 @@ const NOT_BEFORE_THIS: i64 = 1_795_000_000;
 pub struct Tls {
     acceptor: TlsAcceptor,
     shown: Arc<Shown>,
-    source: Source,
 }
 
 /// The certificate that new connections are shown.
@@ -62,9 +61,9 @@ impl ResolvesServerCert for Shown {
 
 impl Tls {
     /// Loads or makes the certificate. `now_secs` is the wall clock's, since 1970.
-    pub fn open(source: Source, now_secs: i64) -> Result<Tls> {
+    pub fn open(source: &Source, now_secs: i64) -> Result<Tls> {
         let provider = Arc::new(provider());
-        let shown = Arc::new(Shown(RwLock::new(load(&source, now_secs, &provider)?)));
+        let shown = Arc::new(Shown(RwLock::new(load(source, now_secs, &provider)?)));
         let internal = |error: rustls::Error| Kind::Internal.from_cause(error);
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -76,24 +75,26 @@ impl Tls {
         // One protocol, without the attacks of the other.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.ticketer = ring::Ticketer::new().map_err(internal)?;
-        Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), shown, source })
+        Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), shown })
     }
 
     pub fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
     }
 
-    /// Reads the files again, or renews what is about to run out. Connections go on with
-    /// what they were shown; if this fails so do new ones.
-    pub fn reload(&self, now_secs: i64) -> Result<()> {
-        let key = load(&self.source, now_secs, &provider())?;
+    /// Reads the files again, or renews what is about to run out or lacks a name.
+    /// Connections go on with what they were shown; if this fails so do new ones.
+    pub fn reload(&self, source: &Source, now_secs: i64) -> Result<()> {
+        let key = load(source, now_secs, &provider())?;
         *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = key;
         Ok(())
     }
+}
 
+impl Source {
     /// The authority that clients must trust, as a file; None with files from elsewhere.
     pub fn ca_path(&self) -> Option<PathBuf> {
-        match &self.source {
+        match self {
             Source::Own { dir, .. } => Some(dir.join("ca.crt")),
             Source::Files { .. } => None,
         }

@@ -13,7 +13,7 @@ mod uploads;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, Thing};
@@ -89,7 +89,7 @@ pub struct Registry {
     db: Db,
     blobs: Blobs,
     clock: Clock,
-    options: Options,
+    options: RwLock<Arc<Options>>,
     uploads: uploads::Uploads,
     /// Held while a server runs on this directory.
     _lock: Option<File>,
@@ -123,7 +123,7 @@ impl Registry {
             db,
             blobs,
             clock,
-            options,
+            options: RwLock::new(Arc::new(options)),
             uploads,
             _lock: lock,
             serving,
@@ -133,6 +133,15 @@ impl Registry {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub fn options(&self) -> Arc<Options> {
+        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes new options; verbs that began keep the old ones.
+    pub fn set_options(&self, options: Options) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
     }
 
     pub fn clock(&self) -> &Clock {
@@ -251,7 +260,7 @@ impl Registry {
         bytes: u64,
     ) -> Result<Upload> {
         self.check_room(bytes)?;
-        self.uploads.begin(&self.blobs, user.id, repo, algorithm, self.options.uploads_per_user)
+        self.uploads.begin(&self.blobs, user.id, repo, algorithm, self.options().uploads_per_user)
     }
 
     /// How many bytes an upload has. Changes nothing.
@@ -275,7 +284,7 @@ impl Registry {
     /// failure.
     pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
         let sealed = self.uploads.take(upload)?.seal(digest)?;
-        let (repo, private) = (repo.clone(), self.options.private);
+        let (repo, private) = (repo.clone(), self.options().private);
         self.db.write(move |write| {
             let outcome = (|| {
                 let repo = repo_make(write, &repo, private)?;
@@ -314,7 +323,7 @@ impl Registry {
         if self.db.read(&readable)?.is_none() {
             return Ok(false);
         }
-        let (repo, private) = (repo.clone(), self.options.private);
+        let (repo, private) = (repo.clone(), self.options().private);
         self.db.write(move |write| {
             let Some(blob) = readable(write.tx)? else { return Ok(false) };
             let repo = repo_make(write, &repo, private)?;
@@ -344,7 +353,7 @@ impl Registry {
             }
         };
         let put = ManifestPut { digest: digest.clone(), subject: read.subject.clone() };
-        let (private, user) = (self.options.private, push.user);
+        let (private, user) = (self.options().private, push.user);
         self.db.write(move |write| {
             let repo = repo_make(write, &push.repo, private)?;
             let blobs = blobs_held(write.tx, &push.repo, &read.blobs)?;
@@ -408,7 +417,7 @@ impl Registry {
 
     /// Drops uploads nobody went on with. Returns how many.
     pub fn uploads_expire(&self) -> usize {
-        self.uploads.expire(self.options.upload_expiry)
+        self.uploads.expire(self.options().upload_expiry)
     }
 
     /// Removes files in `blobs/` that have no row: what a crash leaves between a rename
@@ -450,13 +459,13 @@ impl Registry {
 
     /// Refuses what would eat into the reserve. Deletes and the database live from it.
     pub fn check_room(&self, bytes: u64) -> Result<()> {
-        if bytes > self.options.blob_bytes_max {
+        let options = self.options();
+        if bytes > options.blob_bytes_max {
             return Err(Kind::TooLarge(Thing::Blob)
-                .because(format!("a blob has at most {} bytes here", self.options.blob_bytes_max)));
+                .because(format!("a blob has at most {} bytes here", options.blob_bytes_max)));
         }
         let Space { free_bytes, total_bytes } = self.blobs.space()?;
-        let reserve = self
-            .options
+        let reserve = options
             .reserve_bytes
             .unwrap_or_else(|| (total_bytes / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX));
         if free_bytes < reserve.saturating_add(bytes) {

@@ -110,11 +110,11 @@ impl Registry {
                 }
             }
             match access {
-                Access::Pull if user.is_some() || self.options.anonymous_pull => {
+                Access::Pull if user.is_some() || self.options().anonymous_pull => {
                     Ok(sql::repo(tx, repo)?.is_some_and(|key| !key.private))
                 }
                 Access::Push if user.is_some() => {
-                    Ok(self.options.library_open && repo.namespace() == LIBRARY)
+                    Ok(self.options().library_open && repo.namespace() == LIBRARY)
                 }
                 _ => Ok(false),
             }

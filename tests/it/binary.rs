@@ -227,15 +227,35 @@ fn tls_is_on_and_its_authority_is_the_one_in_the_data_directory() {
 }
 
 #[test]
-fn sigterm_ends_it_cleanly_and_sighup_does_not() {
+fn sigterm_ends_it_cleanly() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Serving::start(data.path(), &[]);
-    server.signal("-HUP");
-    assert!(server.ask("GET", "/v2/", b"").is_some(), "still there");
+    assert!(server.ask("GET", "/v2/", b"").is_some());
     server.signal("-TERM");
     assert!(server.child.wait().unwrap().success());
     let mut rest = String::new();
     server.stdout.read_to_string(&mut rest).unwrap();
+}
+
+#[test]
+fn sighup_takes_the_new_configuration_and_keeps_the_old_one_if_it_is_wrong() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("outport.toml");
+    std::fs::write(&file, "").unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http", "--config", file.to_str().unwrap()]);
+    let missing = |server: &Serving| server.ask("GET", "/v2/a/none/tags/list", b"").unwrap().status;
+    // A signal is taken some time after it was sent; each answer comes after some of that time.
+    let comes_to = |server: &Serving, status: u16| (0..10_000).any(|_| missing(server) == status);
+    assert_eq!(missing(&server), 404);
+    std::fs::write(&file, "[compat]\nempty_tags_for_missing = true\n").unwrap();
+    server.signal("-HUP");
+    assert!(comes_to(&server, 200));
+    std::fs::write(&file, "[compat]\nempty_tags_for_missing = maybe\n").unwrap();
+    server.signal("-HUP");
+    assert_eq!(missing(&server), 200);
+    std::fs::write(&file, "").unwrap();
+    server.signal("-HUP");
+    assert!(comes_to(&server, 404));
 }
 
 #[test]

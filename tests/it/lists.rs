@@ -34,10 +34,7 @@ fn tags_come_in_ascii_order_a_page_at_a_time() {
         assert_eq!(site.put_manifest("a/b", tag, &text).status, 201);
     }
     tags.sort_unstable();
-    assert_eq!(
-        walk(&site, "/v2/a/b/tags/list", "tags"),
-        (tags.iter().map(std::string::ToString::to_string).collect(), 1)
-    );
+    assert_eq!(walk(&site, "/v2/a/b/tags/list", "tags"), (tags.iter().map(ToString::to_string).collect(), 1));
     for n in 1..=11 {
         let (all, pages) = walk(&site, &format!("/v2/a/b/tags/list?n={n}"), "tags");
         assert_eq!(all, tags, "n={n}");
