@@ -140,6 +140,117 @@ password_of() {
   [[ -s $work/$1.password ]]
 }
 
+# Clients and their daemons --------------------------------------------------------------
+
+packages=(skopeo podman buildah docker.io debootstrap curl jq openssl python3 python3-requests)
+
+install_clients() {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -q -o Acquire::Retries=3 update
+  # What is installed here is started here, with its own directories.
+  if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+  fi
+  apt-get -qy -o Acquire::Retries=3 install --no-install-recommends "${packages[@]}" && return
+  for package in "${packages[@]}"; do
+    apt-get -qy -o Acquire::Retries=3 install --no-install-recommends "$package" || echo "no $package"
+  done
+  command -v debootstrap curl jq openssl python3
+}
+
+# Hides the directories that clients use whatever their options say.
+hide_directories() {
+  local dir
+  [[ ${E2E_NAMESPACE:-} == own ]] || return 0
+  for dir in /etc/docker /etc/cni /etc/containers/networks /var/lib/containers /run/containers /run/docker; do
+    mkdir -p "$dir"
+    mount -t tmpfs tmpfs "$dir"
+  done
+}
+
+start_containerd() {
+  printf 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n' >"$work/containerd.toml"
+  background containerd containerd --config "$work/containerd.toml" --address "$CONTAINERD_ADDRESS" \
+    --root "$work/containerd" --state "$work/run/containerd"
+  eventually 30 ctr version >"$work/tmp/ctr"
+}
+
+start_dockerd() {
+  local driver
+  for driver in overlay2 vfs; do
+    background dockerd dockerd --data-root "$work/docker" --exec-root "$work/run/docker" \
+      -p "$work/run/dockerd.pid" -H "$DOCKER_HOST" --containerd "$CONTAINERD_ADDRESS" \
+      --storage-driver "$driver" --iptables=false --ip6tables=false --bridge=none
+    eventually 60 docker_answers_or_ended
+    [[ -e $work/dockerd.exit ]] || return 0
+  done
+  return 1
+}
+docker_answers_or_ended() { docker version >"$work/tmp/docker" || [[ -e $work/dockerd.exit ]]; }
+
+export CONTAINERD_ADDRESS=$work/run/containerd.sock CONTAINERD_NAMESPACE=e2e
+export DOCKER_HOST=unix://$work/run/docker.sock DOCKER_CONFIG=$work/docker.admin
+podman() {
+  command podman --root "$work/podman" --runroot "$work/run/podman" --tmpdir "$work/run/libpod" \
+    --storage-driver vfs --events-backend file --cgroup-manager cgroupfs "$@"
+}
+buildah() { command buildah --root "$work/buildah" --runroot "$work/run/buildah" --storage-driver vfs "$@"; }
+
+# The server asked with curl, its certificate always checked.
+ask() { curl -sS --max-time 120 --cacert "$ca" "$@"; }
+admin() { ask -u "admin:$password" "$@"; }
+status_of() { admin -o /dev/null -w '%{http_code}' "$@"; }
+
+# OCI layouts to and from a server, digests unchanged.
+push() { skopeo copy -q --preserve-digests --dest-cert-dir "$certs" "oci:$1" "docker://$2" "${@:3}"; }
+pull() { skopeo copy -q --preserve-digests --src-cert-dir "$certs" "docker://$1" "oci:$2" "${@:3}"; }
+raw() { skopeo inspect --raw --cert-dir "$certs" "docker://$1"; }
+
+# Which server the functions above and below talk to.
+use() { # NAME
+  host=$(<"$work/$1.host") password=$(<"$work/$1.password") ca=$work/$1/tls/ca.crt certs=$work/certs/$1
+  mkdir -p "$certs"
+  cp "$ca" "$certs/"
+  export REGISTRY_AUTH_FILE=$work/$1.auth
+}
+
+# Pushes an image, removes it here, and pulls the same image again.
+docker_there_and_back() { # REFERENCE
+  local before
+  docker push "$1"
+  before=$(docker image inspect -f '{{.Id}} {{.RepoDigests}}' "$1")
+  docker rmi "$1"
+  fails_with 'no such image' docker image inspect "$1"
+  docker pull "$1"
+  [[ $(docker image inspect -f '{{.Id}} {{.RepoDigests}}' "$1") == "$before" ]]
+}
+
+# What docker makes of an index of two platforms.
+docker_inspects() {
+  docker manifest inspect --insecure "$1" | jq -e '[.manifests[].platform.architecture] | sort == ["amd64", "arm64"]'
+}
+docker_pulls_both() {
+  local arch
+  for arch in amd64 arm64; do
+    docker pull --platform "linux/$arch" "$1"
+    [[ $(docker image inspect -f '{{.Architecture}}' "$1") == "$arch" ]]
+  done
+}
+
+ctr_asks() { ctr images "$1" --user "admin:$password" --hosts-dir "$work/hosts" "${@:2}"; }
+# Without a hosts directory this version asks loopback by plain HTTP, whatever --tlscacert says.
+ctr_trusts() { # CA
+  mkdir -p "$work/hosts/$host"
+  printf 'server = "https://%s"\n[host."https://%s"]\nca = "%s"\n' "$host" "$host" "$1" >"$work/hosts/$host/hosts.toml"
+}
+
+# The mirror that this machine's own packages come from.
+mirror() { apt-cache policy base-files | awk '$3 ~ /^(bookworm|stable)\/main$/ && !found { found = $2 } END { print found }'; }
+
+# Images --------------------------------------------------------------------------------
+
 # Moves a file into an OCI layout; prints what a descriptor says of it.
 blob() { # LAYOUT FILE
   local hex

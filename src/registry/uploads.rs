@@ -29,6 +29,9 @@ struct Session {
     /// None for one that an earlier process began, until it is resumed.
     key: Option<UploadKey>,
     path: Option<std::path::PathBuf>,
+    /// When somebody last asked for it; None: not since this process started. Apart from
+    /// the state, which is locked for as long as a file is being read again.
+    touched: Mutex<Option<Duration>>,
     state: Mutex<State>,
 }
 
@@ -36,8 +39,6 @@ struct State {
     growing: Option<Growing>,
     /// Counts those who took this upload up; only the last may write.
     holder: u64,
-    /// None: not since this process started.
-    touched: Option<Duration>,
 }
 
 /// An upload in the hands of one request.
@@ -55,9 +56,14 @@ impl Uploads {
         let mut open = HashMap::new();
         for left in blobs.uploads_left()? {
             let Some(id) = left.id else { continue };
-            let state = State { growing: None, holder: 0, touched: None };
-            let session =
-                Session { user: left.user, key: None, path: Some(left.path), state: Mutex::new(state) };
+            let state = State { growing: None, holder: 0 };
+            let session = Session {
+                user: left.user,
+                key: None,
+                path: Some(left.path),
+                touched: Mutex::default(),
+                state: Mutex::new(state),
+            };
             open.insert(id, Arc::new(session));
         }
         Ok(Uploads { open: Mutex::new(open), clock: clock.clone() })
@@ -77,16 +83,21 @@ impl Uploads {
         let key = UploadKey::new(UploadId::from_random(bytes), user, repo);
         let growing = blobs.upload_new(&key, algorithm)?;
         let id = key.id.clone();
-        let state = State { growing: Some(growing), holder: 1, touched: Some((self.clock.monotonic)()) };
-        let session = Arc::new(Session { user, key: Some(key), path: None, state: Mutex::new(state) });
+        let session = Arc::new(Session {
+            user,
+            key: Some(key),
+            path: None,
+            touched: Mutex::new(Some((self.clock.monotonic)())),
+            state: Mutex::new(State { growing: Some(growing), holder: 1 }),
+        });
         lock(&self.open).insert(id.clone(), session.clone());
         Ok(Upload { id, session, holder: 1, clock: self.clock.clone() })
     }
 
     /// Refuses one upload too many, unless an abandoned one can go instead.
     fn make_room(&self, user: i64, per_user: usize) -> Result<()> {
-        let mut open = lock(&self.open);
         let now = (self.clock.monotonic)();
+        let mut open = lock(&self.open);
         let full = open.len() >= OPEN_MAX;
         let of_user = || open.iter().filter(|(_, session)| full || session.user == user);
         if !full && of_user().count() < per_user {
@@ -94,16 +105,17 @@ impl Uploads {
         }
         // Those of an earlier process first: their clients have mostly started over.
         let oldest = of_user()
-            .map(|(id, session)| (lock(&session.state).touched, id.clone()))
-            .min_by_key(|(touched, _)| *touched);
-        match oldest {
-            Some((touched, id)) if touched.is_none_or(|at| now.saturating_sub(at) >= EVICT_AFTER) => {
-                if let Some(session) = open.remove(&id) {
-                    session.discard();
-                }
+            .map(|(id, session)| (*lock(&session.touched), id.clone()))
+            .min_by_key(|(touched, _)| *touched)
+            .filter(|(touched, _)| touched.is_none_or(|at| now.saturating_sub(at) >= EVICT_AFTER));
+        let evicted = oldest.and_then(|(_, id)| open.remove(&id));
+        drop(open);
+        match evicted {
+            Some(session) => {
+                session.discard();
                 Ok(())
             }
-            _ => {
+            None => {
                 Err(Kind::TooMany { retry_secs: 60 }
                     .because("too many uploads are open; finish or cancel some"))
             }
@@ -125,7 +137,6 @@ impl Uploads {
             let mut state = lock(&session.state);
             state.open(blobs, &key)?;
             state.holder += 1;
-            state.touched = Some((self.clock.monotonic)());
             state.holder
         };
         Ok(Upload { id: id.clone(), session, holder, clock: self.clock.clone() })
@@ -139,6 +150,7 @@ impl Uploads {
             Some(session)
                 if session.user == user && session.key.as_ref().is_none_or(|own| own.is_for(&key)) =>
             {
+                session.touch(&self.clock);
                 Ok((session, key))
             }
             _ => Err(Kind::NotFound(Thing::Upload).into()),
@@ -165,19 +177,20 @@ impl Uploads {
 
     pub fn expire(&self, after: Duration) -> usize {
         let now = (self.clock.monotonic)();
-        let mut open = lock(&self.open);
-        let before = open.len();
-        open.retain(|_, session| {
+        let expired: Vec<_> = {
+            let mut open = lock(&self.open);
             // The monotonic clock began with this process, and so the wait does for
             // uploads that are older.
-            let touched = lock(&session.state).touched.unwrap_or_default();
-            let keep = now.saturating_sub(touched) < after;
-            if !keep {
-                session.discard();
-            }
-            keep
-        });
-        before - open.len()
+            let old =
+                |session: &Session| now.saturating_sub(lock(&session.touched).unwrap_or_default()) >= after;
+            let ids: Vec<_> =
+                open.iter().filter(|(_, session)| old(session)).map(|(id, _)| id.clone()).collect();
+            ids.iter().filter_map(|id| open.remove(id)).collect()
+        };
+        for session in &expired {
+            session.discard();
+        }
+        expired.len()
     }
 }
 
@@ -192,6 +205,10 @@ impl State {
 }
 
 impl Session {
+    fn touch(&self, clock: &Clock) {
+        *lock(&self.touched) = Some((clock.monotonic)());
+    }
+
     fn discard(&self) {
         let mut state = lock(&self.state);
         state.holder += 1;
@@ -218,7 +235,7 @@ impl Upload {
     /// After a failed write the upload is gone: nobody knows where the file ends.
     pub fn write(&self, frames: &[Bytes]) -> Result<u64> {
         let mut state = self.state()?;
-        state.touched = Some((self.clock.monotonic)());
+        self.session.touch(&self.clock);
         let growing = state.growing.as_mut().ok_or(Kind::NotFound(Thing::Upload))?;
         match growing.write(frames) {
             Ok(()) => Ok(growing.bytes()),
