@@ -54,6 +54,10 @@ pub struct Manifest {
     /// Blobs that must be in the repository: config and layers, each once, in order.
     /// Layers that are fetched from elsewhere (`urls`) are not among them.
     pub blobs: Vec<Digest>,
+    /// An image's config.
+    pub config: Option<Digest>,
+    /// Config and layers together, in bytes, by the sizes the manifest gives.
+    pub content_bytes: u64,
     /// Manifests an index lists, each once, in order. They may be missing (OCI: sparse indexes).
     pub children: Vec<Digest>,
     /// What this manifest is about: a signature's image. It may be missing.
@@ -84,9 +88,8 @@ struct Body {
 struct Descriptor {
     media_type: Option<String>,
     digest: String,
-    /// Read so that a negative, fractional or missing size is an error.
-    #[serde(rename = "size")]
-    _size: u64,
+    /// A negative, fractional or missing size is an error.
+    size: u64,
     #[serde(default)]
     urls: Vec<String>,
 }
@@ -133,6 +136,8 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
     let mut manifest = Manifest {
         media_type,
         blobs: Vec::new(),
+        config: None,
+        content_bytes: 0,
         children: Vec::new(),
         subject: body.subject.as_ref().map(Descriptor::digest).transpose()?,
         artifact_type: body.artifact_type.filter(|text| !text.is_empty()),
@@ -148,7 +153,9 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
             if manifest.artifact_type.is_none() {
                 manifest.artifact_type.clone_from(&config.media_type);
             }
+            manifest.config = Some(config.digest()?);
             manifest.blobs.push(config.digest()?);
+            manifest.content_bytes = sum(layers.iter().chain([&config]));
             for layer in &layers {
                 let digest = layer.digest()?;
                 if !layer.is_elsewhere() {
@@ -161,6 +168,7 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
         }
         (Shape::Artifact, None, None, None, blobs) => {
             let blobs = blobs.unwrap_or_default();
+            manifest.content_bytes = sum(&blobs);
             manifest.blobs = blobs.iter().map(Descriptor::digest).collect::<Result<_>>()?;
         }
         (Shape::Image, ..) => {
@@ -178,6 +186,10 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
     keep_first(&mut manifest.blobs);
     keep_first(&mut manifest.children);
     Ok(manifest)
+}
+
+fn sum<'a>(descriptors: impl IntoIterator<Item = &'a Descriptor>) -> u64 {
+    descriptors.into_iter().fold(0, |sum, descriptor| sum.saturating_add(descriptor.size))
 }
 
 /// Which of the five types this is: the Content-Type and the body must agree where both speak.
@@ -253,6 +265,7 @@ mod tests {
         let read = read(image("").as_bytes(), Some(OCI_MANIFEST)).expect("parses");
         let names: Vec<_> = read.blobs.iter().map(Digest::as_str).collect();
         assert_eq!(names, [digest('a'), digest('b')]);
+        assert_eq!((read.config.expect("has one").as_str(), read.content_bytes), (digest('a').as_str(), 5));
         assert_eq!(read.artifact_type.as_deref(), Some("application/x"));
         assert_eq!(read.media_type, OCI_MANIFEST);
     }

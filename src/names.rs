@@ -261,6 +261,34 @@ impl fmt::Display for UploadId {
     }
 }
 
+/// A UUID in lower case: any of RFC 9562's versions, since clients print all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Uuid(String);
+
+impl Uuid {
+    pub fn parse(text: &str) -> Option<Uuid> {
+        const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+        let groups: Vec<&str> = text.split('-').collect();
+        let fits = groups.len() == GROUPS.len()
+            && groups.iter().zip(GROUPS).all(|(group, len)| group.len() == len)
+            && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()));
+        fits.then(|| Uuid(text.to_ascii_lowercase()))
+    }
+
+    /// Version 4, of random bytes.
+    pub fn from_random(mut bytes: [u8; 16]) -> Uuid {
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let text = hex(&bytes);
+        let groups = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
+        Uuid(groups.join("-"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A user's name: one component of a repository name, since a user owns `user/…`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UserName(String);
@@ -340,6 +368,18 @@ mod tests {
         }
         assert!(Digest::parse(&format!("sha256:{}", "A".repeat(64))).is_err());
         assert!(Digest::parse(&format!("sha512:{}", "a".repeat(64))).is_err());
+    }
+
+    #[test]
+    fn uuids_are_taken_in_any_case_and_version_and_made_in_the_fourth() {
+        let first = "44B5E14A-3919-11ea-8f8f-3a4ce9d1e497";
+        assert_eq!(Uuid::parse(first).expect("parses").as_str(), first.to_ascii_lowercase());
+        for bad in
+            ["", "44b5e14a391911ea8f8f3a4ce9d1e497", "44b5e14a-3919-11ea-8f8f-3a4ce9d1e49g", "a-b-c-d-e"]
+        {
+            assert!(Uuid::parse(bad).is_none(), "{bad}");
+        }
+        assert_eq!(Uuid::from_random([0xff; 16]).as_str(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! renamed files into, commits once, and only then lets any of them answer.
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Savepoint, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Savepoint, Transaction, TransactionBehavior};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +27,10 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "OutP", so that `file` and people know whose database this is.
 const APPLICATION_ID: i32 = 0x4f75_7450;
 /// The version of schema.sql.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 const SCHEMA: &str = include_str!("../../schema.sql");
+/// How an older version becomes the next one: the one at index 0 makes version 2 of 1.
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0002_names_for_every_dialect.sql")];
 
 /// Most writes that share one commit. Bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
@@ -299,25 +301,43 @@ fn migrate(connection: &mut Connection) -> Result<()> {
             "the data directory's file system does not support SQLite's write-ahead log; use a local one",
         ));
     }
-    // Two processes may open a new directory at once: the second waits here, then finds it made.
+    // Tables are made anew while others refer to them. Has no effect inside a transaction.
+    connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
+    // Two processes may open a directory at once: the second waits here, then finds it done.
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match (pragma(&tx, "application_id")?, pragma(&tx, "user_version")?) {
-        (0, 0) if pragma(&tx, "schema_version")? == 0 => {
+    let found = pragma(&tx, "user_version")?;
+    if found > SCHEMA_VERSION {
+        return Err(Kind::Internal.because(
+            "the data directory was written by a newer Outport; run that version, or restore a backup",
+        ));
+    }
+    match usize::try_from(found) {
+        Ok(0) => {
             tx.execute_batch(SCHEMA)?;
             tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-            tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         }
-        (APPLICATION_ID, SCHEMA_VERSION) => {}
-        (APPLICATION_ID, newer) if newer > SCHEMA_VERSION => {
-            return Err(Kind::Internal.because(
-                "the data directory was written by a newer Outport; run that version, or restore a backup",
-            ));
+        Ok(found) => {
+            for step in &MIGRATIONS[found - 1..] {
+                tx.execute_batch(step)?;
+            }
         }
-        _ => {
+        Err(_) => {
             return Err(Kind::Internal.because("the database's version is not one that was ever released"));
         }
     }
+    if found < SCHEMA_VERSION {
+        let broken: Option<String> =
+            tx.query_row("PRAGMA foreign_key_check", [], |row| row.get(0)).optional()?;
+        if let Some(table) = broken {
+            return Err(
+                Kind::Internal.from_cause(format!("rows of {table} refer to nothing; nothing was changed"))
+            );
+        }
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        tracing::info!(from = found, to = SCHEMA_VERSION, "the database is of the current version now");
+    }
     tx.commit()?;
+    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
     Ok(())
 }
 

@@ -366,9 +366,9 @@ impl Registry {
                 sql::child_insert(tx, id, child)?;
             }
             for tag in &tags {
-                sql::tag_set(tx, repo, tag, id, write.now_us)?;
+                sql::tag_set(tx, repo, tag, id, user, write.now_us)?;
             }
-            Ok(())
+            sql::repo_set_pushed(tx, repo, write.now_us)
         })?;
         Ok(put)
     }

@@ -152,7 +152,7 @@ impl Registry {
                 if sql::email_owner(write.tx, email)?.is_some() {
                     return Err(Kind::Exists(Thing::User).because("another user has this e-mail address"));
                 }
-                sql::email_insert(write.tx, email, id)?;
+                sql::email_insert(write.tx, email, id, write.now_us)?;
             }
             Ok(())
         })

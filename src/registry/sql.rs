@@ -6,9 +6,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::catalog::{Referrer, RepoRow};
 use super::people::{User, UserRow};
-use crate::error::{Kind, Result};
+use super::random;
+use crate::error::Result;
 use crate::manifest::Manifest;
-use crate::names::{Digest, RepoName, Tag, UserName};
+use crate::names::{Digest, RepoName, Tag, UserName, Uuid};
 
 fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(index)?;
@@ -21,9 +22,17 @@ fn size_column(row: &Row, index: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(index)?.try_into().map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, -1))
 }
 
-/// Bytes as SQLite stores them. Nothing here reaches 8 EiB.
-fn size_value(bytes: u64) -> Result<i64> {
-    i64::try_from(bytes).map_err(|error| Kind::Internal.from_cause(error))
+/// Bytes as SQLite stores them. Nothing that is stored reaches 8 EiB; what a manifest
+/// claims may, and is cut there.
+fn size_value(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// A new UUID's text.
+fn uuid() -> Result<String> {
+    let mut bytes = [0; 16];
+    random(&mut bytes)?;
+    Ok(Uuid::from_random(bytes).as_str().to_owned())
 }
 
 // meta ------------------------------------------------------------------------
@@ -79,7 +88,8 @@ pub fn users(tx: &Connection) -> Result<Vec<UserRow>> {
     let mut statement = tx
         .prepare_cached("SELECT id, name, admin, generation, password, created_us FROM user ORDER BY name")?;
     let mut rows = statement.query_map([], user_row)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut emails = tx.prepare_cached("SELECT address FROM email WHERE user = ?1 ORDER BY address")?;
+    let mut emails =
+        tx.prepare_cached("SELECT address FROM email WHERE user = ?1 ORDER BY created_us, address")?;
     for row in &mut rows {
         row.emails = emails.query_map([row.user.id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     }
@@ -97,8 +107,10 @@ pub fn user_insert(
     admin: bool,
     now_us: i64,
 ) -> Result<i64> {
-    tx.prepare_cached("INSERT INTO user (name, password, admin, created_us) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![name.as_str(), password, admin, now_us])?;
+    tx.prepare_cached(
+        "INSERT INTO user (uuid, name, password, admin, created_us) VALUES (?5, ?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![name.as_str(), password, admin, now_us, uuid()?])?;
     Ok(tx.last_insert_rowid())
 }
 
@@ -139,9 +151,9 @@ pub fn email_owner(tx: &Connection, address: &str) -> Result<Option<i64>> {
         .optional()?)
 }
 
-pub fn email_insert(tx: &Connection, address: &str, user: i64) -> Result<()> {
-    tx.prepare_cached("INSERT INTO email (address, user) VALUES (?1, ?2)")?
-        .execute(params![address, user])?;
+pub fn email_insert(tx: &Connection, address: &str, user: i64, now_us: i64) -> Result<()> {
+    tx.prepare_cached("INSERT INTO email (address, user, created_us) VALUES (?1, ?2, ?3)")?
+        .execute(params![address, user, now_us])?;
     Ok(())
 }
 
@@ -150,14 +162,15 @@ pub fn email_insert(tx: &Connection, address: &str, user: i64) -> Result<()> {
 /// A namespace's id, made without an owner if it is new.
 pub fn namespace_make(tx: &Connection, name: &str, now_us: i64) -> Result<i64> {
     tx.prepare_cached(
-        "INSERT INTO namespace (name, created_us) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO namespace (uuid, name, created_us) VALUES (?3, ?1, ?2) ON CONFLICT (name) DO NOTHING",
     )?
-    .execute(params![name, now_us])?;
+    .execute(params![name, now_us, uuid()?])?;
     Ok(tx.prepare_cached("SELECT id FROM namespace WHERE name = ?1")?.query_row([name], |row| row.get(0))?)
 }
 
 pub fn namespace_set_owner(tx: &Connection, id: i64, owner: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE namespace SET owner = ?2 WHERE id = ?1")?.execute(params![id, owner])?;
+    tx.prepare_cached("UPDATE namespace SET owner = ?2, kind = 'user' WHERE id = ?1")?
+        .execute(params![id, owner])?;
     Ok(())
 }
 
@@ -191,9 +204,19 @@ pub fn repo_insert(
     private: bool,
     now_us: i64,
 ) -> Result<i64> {
-    tx.prepare_cached("INSERT INTO repo (namespace, name, private, created_us) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![namespace, name.full(), private, now_us])?;
+    tx.prepare_cached(
+        "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us)
+         VALUES (?5, ?1, ?2, ?3, ?4, ?4)",
+    )?
+    .execute(params![namespace, name.full(), private, now_us, uuid()?])?;
     Ok(tx.last_insert_rowid())
+}
+
+/// Notes that something was pushed.
+pub fn repo_set_pushed(tx: &Connection, id: i64, now_us: i64) -> Result<()> {
+    tx.prepare_cached("UPDATE repo SET pushed = 1, pushed_us = ?2, updated_us = ?2 WHERE id = ?1")?
+        .execute(params![id, now_us])?;
+    Ok(())
 }
 
 pub fn repo_set_private(tx: &Connection, id: i64, private: bool) -> Result<()> {
@@ -319,7 +342,7 @@ pub fn blob_upsert(tx: &Connection, digest: &Digest, bytes: u64, crcs: &[u8]) ->
                SET bytes = excluded.bytes, crcs = excluded.crcs, live = 1
              RETURNING id",
         )?
-        .query_row(params![digest.as_str(), size_value(bytes)?, crcs], |row| row.get(0))?)
+        .query_row(params![digest.as_str(), size_value(bytes), crcs], |row| row.get(0))?)
 }
 
 pub fn blob_set_bad(tx: &Connection, digest: &Digest) -> Result<()> {
@@ -410,9 +433,9 @@ pub fn manifest_upsert(
     Ok(tx
         .prepare_cached(
             "INSERT INTO manifest
-               (repo, digest, media_type, bytes, subject, artifact_type, annotations,
-                pushed_us, pushed_by, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+               (uuid, repo, digest, media_type, bytes, config, content_bytes, subject,
+                artifact_type, annotations, pushed_us, pushed_by, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (repo, digest) DO UPDATE
                SET media_type = excluded.media_type, bytes = excluded.bytes,
                    pushed_us = excluded.pushed_us, pushed_by = excluded.pushed_by,
@@ -421,10 +444,13 @@ pub fn manifest_upsert(
         )?
         .query_row(
             params![
+                uuid()?,
                 repo,
                 digest.as_str(),
                 manifest.media_type,
-                size_value(body.len() as u64)?,
+                size_value(body.len() as u64),
+                manifest.config.as_ref().map(Digest::as_str),
+                size_value(manifest.content_bytes),
                 manifest.subject.as_ref().map(Digest::as_str),
                 manifest.artifact_type,
                 manifest.annotations,
@@ -493,13 +519,21 @@ pub fn referrers(
 
 // tag -------------------------------------------------------------------------
 
-pub fn tag_set(tx: &Connection, repo: i64, tag: &Tag, manifest: i64, now_us: i64) -> Result<()> {
+/// Points a tag at a manifest. One that is there keeps its UUID and its colour.
+pub fn tag_set(
+    tx: &Connection,
+    repo: i64,
+    tag: &Tag,
+    manifest: i64,
+    pushed_by: i64,
+    now_us: i64,
+) -> Result<()> {
     tx.prepare_cached(
-        "INSERT INTO tag (repo, name, manifest, pushed_us) VALUES (?1, ?2, ?3, ?4)
+        "INSERT INTO tag (uuid, repo, name, manifest, pushed_by, pushed_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (repo, name) DO UPDATE
-           SET manifest = excluded.manifest, pushed_us = excluded.pushed_us",
+           SET manifest = excluded.manifest, pushed_by = excluded.pushed_by, pushed_us = excluded.pushed_us",
     )?
-    .execute(params![repo, tag.as_str(), manifest, now_us])?;
+    .execute(params![uuid()?, repo, tag.as_str(), manifest, pushed_by, now_us])?;
     Ok(())
 }
 

@@ -167,3 +167,68 @@ fn a_blob_in_use_while_it_is_found_bad_and_healed_stays_healed() {
     let healed = registry.blob(&repo, &digest).expect("and the good one is still in service");
     assert_eq!(registry.blob_piece(&healed, 0, 10, Piece::Full).expect("reads"), bytes);
 }
+
+/// A schema's statements, without comments, quotes and spacing.
+fn shape(database: &rusqlite::Connection) -> Vec<String> {
+    let mut statement =
+        database.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").expect("prepares");
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).expect("reads");
+    let plain = |sql: String| {
+        let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+        lines.collect::<String>().replace(['"', ' ', '\t'], "")
+    };
+    let mut shape: Vec<String> = rows.map(|sql| plain(sql.expect("is text"))).collect();
+    shape.sort();
+    shape
+}
+
+#[test]
+fn a_directory_of_the_first_version_becomes_one_of_the_current_with_everything_in_it() {
+    let (dir, registry) = new();
+    let expected = shape(&rusqlite::Connection::open(dir.path().join("registry.db")).expect("opens"));
+    drop(registry);
+
+    let old = tempfile::tempdir().expect("a directory");
+    let database = rusqlite::Connection::open(old.path().join("registry.db")).expect("opens");
+    database.execute_batch(include_str!("schema_1.sql")).expect("makes it");
+    database
+        .execute_batch(
+            r#"PRAGMA application_id = 1333097552; PRAGMA user_version = 1;
+               INSERT INTO user (name, password, admin, created_us) VALUES ('ann', 'x', 1, 5), ('bob', 'y', 0, 6);
+               INSERT INTO email VALUES ('ann@example.org', 1);
+               INSERT INTO namespace (name, owner, created_us) VALUES ('ann', 1, 5), ('team', NULL, 6);
+               INSERT INTO repo (namespace, name, private, created_us) VALUES (1, 'ann/app', 1, 7), (2, 'team/app', 0, 7);
+               INSERT INTO manifest (repo, digest, media_type, bytes, pushed_us, body) VALUES
+                 (1, 'sha256:aa', 'type', 3, 9, CAST('{"config":{"digest":"sha256:c","size":2},"layers":[{"size":3}]}' AS BLOB)),
+                 (1, 'sha256:bb', 'type', 3, 8, CAST('not json' AS BLOB));
+               INSERT INTO tag (repo, name, manifest, pushed_us) VALUES (1, 'v1', 1, 9);"#,
+        )
+        .expect("fills it");
+    drop(database);
+
+    let registry = open(old.path(), &serve()).expect("opens");
+    let database = rusqlite::Connection::open(old.path().join("registry.db")).expect("opens");
+    assert_eq!(shape(&database), expected);
+    let one = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).expect(sql);
+    assert_eq!(one("SELECT content_bytes FROM manifest WHERE config = 'sha256:c'"), 5);
+    assert_eq!(one("SELECT pushed_us FROM repo WHERE name = 'ann/app'"), 9);
+    assert_eq!(
+        one("SELECT count(*) FROM tag AS t JOIN manifest AS m ON m.id = t.manifest WHERE t.name = 'v1'"),
+        1
+    );
+    assert_eq!(
+        one(
+            "SELECT count(DISTINCT uuid) FROM (SELECT uuid FROM user UNION ALL SELECT uuid FROM repo UNION ALL SELECT uuid FROM manifest)"
+        ),
+        6
+    );
+    let uuid: String = database.query_row("SELECT uuid FROM tag", [], |row| row.get(0)).expect("has one");
+    assert_eq!(crate::names::Uuid::parse(&uuid).expect("parses").as_str(), uuid);
+    let users = registry.users().expect("lists");
+    assert_eq!((users.len(), users[0].emails.as_slice()), (2, ["ann@example.org".to_owned()].as_slice()));
+    assert!(
+        registry
+            .may(Some(&users[0].user), Access::Push, &RepoName::parse("ann/app").expect("parses"))
+            .expect("says")
+    );
+}
