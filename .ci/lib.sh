@@ -8,6 +8,7 @@ mkdir -p "$work/pids"
 
 # A client that this machine cannot have. Steps that need it are counted as skipped.
 skip() { # CLIENT WHY
+  [[ -z ${missing[$1]:-} ]] || return 0
   printf 'SKIP: %s: %s\n' "$1" "$2"
   missing[$1]=yes
 }
@@ -18,7 +19,7 @@ step() { # "CLIENT…" SENTENCE FUNCTION
   local client started=$SECONDS log=$work/step.log
   for client in $1; do
     if [[ -n ${missing[$client]:-} ]]; then
-      skipped=$((skipped + 1))
+      skipped=$((skipped + 1)) step_status=0
       return 0
     fi
   done
