@@ -11,7 +11,7 @@ pub mod tls;
 mod token;
 mod wire;
 
-use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -251,7 +251,7 @@ impl Server {
     }
 
     /// One connection from its first byte to its last.
-    async fn connection(&self, stream: TcpStream, address: IpAddr, stop: watch::Receiver<bool>) {
+    async fn connection(&self, stream: TcpStream, address: IpAddr, mut stop: watch::Receiver<bool>) {
         // Answers are short; none shall wait for the acknowledgement of another.
         if stream.set_nodelay(true).is_err() {
             return;
@@ -267,7 +267,12 @@ impl Server {
                 _ => Ok(tls.acceptor().accept(stream).await),
             }
         };
-        match timeout(HANDSHAKE_MAX, handshake).await {
+        let handshake = tokio::select! {
+            handshake = timeout(HANDSHAKE_MAX, handshake) => handshake,
+            // Who has asked nothing yet is not waited for.
+            () = stopped(&mut stop) => return,
+        };
+        match handshake {
             Ok(Ok(Ok(stream))) => self.requests(stream, Peer { address, tls: true }, stop).await,
             Ok(Ok(Err(error))) => tracing::debug!(%address, %error, "the TLS handshake failed"),
             Ok(Err(plain)) => {
@@ -277,7 +282,8 @@ impl Server {
                     SENTENCE.len()
                 );
                 let state = Arc::new(WireState::default());
-                let _answering = state.answer();
+                let answering = state.answer();
+                answering.leave_rest_unread();
                 let mut wire = Wire::new(plain, state);
                 let told = async {
                     wire.write_all(answer.as_bytes()).await?;
@@ -306,11 +312,19 @@ impl Server {
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
             }
             let answer = route::answer(self.app.clone(), peer, head, body);
-            async move { Ok::<_, Error>(answer.await.map(|body| answering.until_end_of(body))) }
+            async move {
+                let reply = answer.await;
+                if reply.headers().contains_key(CONNECTION) {
+                    answering.leave_rest_unread();
+                }
+                Ok::<_, Error>(reply.map(|body| answering.until_end_of(body)))
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_MAX)
+            // People look for Docker-Content-Digest on their screens, and scripts with grep.
+            .title_case_headers(true)
             .max_buf_size(CONNECTION_BYTES)
             .max_headers(route::HEADER_FIELDS_MAX + 1)
             .serve_connection(wire, service);

@@ -345,14 +345,7 @@ async fn tags(call: Call) -> Result<Reply> {
     if !last.is_empty() {
         Tag::parse(&last).map_err(|_| Kind::Invalid(Thing::Page).because("last is not a tag"))?;
     }
-    let page = match call.look(|registry| registry.tags(repo, &last, limit)) {
-        Err(error)
-            if error.kind == Kind::NotFound(Thing::Repo) && call.app.options().empty_tags_for_missing =>
-        {
-            Page { names: Vec::new(), more: false }
-        }
-        outcome => outcome?,
-    };
+    let page = call.look(|registry| registry.tags(repo, &last, limit))?;
     let body = reply::json(StatusCode::OK, &json!({"name": repo.asked(), "tags": page.names}));
     Ok(next_link(body, &format!("/v2/{repo}/tags/list"), &page, limit))
 }
@@ -494,6 +487,13 @@ pub fn code(kind: Kind) -> (u16, &'static str) {
 pub fn refusal(app: &App, asked: &Asked, error: &Error) -> Reply {
     let reply = errors(asked, error);
     match error.kind {
+        // A wish of the guide of docker.yun.ccb.com, for what is missing and what is hidden alike.
+        Kind::NotFound(Thing::Repo) | Kind::Denied
+            if app.options().empty_tags_for_missing
+                && asked.route.is_some_and(|route| route.handler == "tags") =>
+        {
+            reply::json(StatusCode::OK, &json!({"name": asked.params.get("name"), "tags": []}))
+        }
         Kind::Unauthorized | Kind::TokenInvalid | Kind::TokenTooNarrow => {
             reply::with(reply, WWW_AUTHENTICATE, challenge(app, asked, error.kind))
         }

@@ -63,19 +63,11 @@ impl Scope {
     pub fn covers(&self, access: Access, repo: &RepoName) -> bool {
         self.kind == "repository"
             && RepoName::parse(&self.name).is_ok_and(|name| name == *repo)
-            && self.actions.iter().any(|action| action == word(access))
+            && self.actions.iter().any(|action| action == access.word())
     }
 
     pub fn covers_catalog(&self) -> bool {
         self.kind == "registry" && self.name == "catalog"
-    }
-}
-
-fn word(access: Access) -> &'static str {
-    match access {
-        Access::Pull => "pull",
-        Access::Push => "push",
-        Access::Delete => "delete",
     }
 }
 
@@ -228,10 +220,10 @@ fn grant(app: &App, user: Option<&User>, asked: Scope) -> Result<Option<Scope>> 
         "repository" => {
             let Ok(repo) = RepoName::parse(&asked.name) else { return Ok(None) };
             let mut actions = Vec::new();
-            for access in [Access::Pull, Access::Push, Access::Delete] {
-                let wanted = all || asked.actions.iter().any(|action| action == word(access));
+            for access in Access::ALL {
+                let wanted = all || asked.actions.iter().any(|action| action == access.word());
                 if wanted && app.registry.may(user, access, &repo)? {
-                    actions.push(word(access).to_owned());
+                    actions.push(access.word().to_owned());
                 }
             }
             actions

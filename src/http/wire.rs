@@ -31,6 +31,8 @@ pub struct WireState {
     out: AtomicU8,
     /// The last head read had both a Content-Length and a Transfer-Encoding.
     framed_twice: AtomicBool,
+    /// The answer goes out before the request has come in.
+    rest_unread: AtomicBool,
 }
 
 /// Nobody's: what is read is a request's head.
@@ -61,6 +63,11 @@ impl WireState {
 pub struct Answering(Arc<WireState>);
 
 impl Answering {
+    /// The connection ends with this answer, and the client may still be sending.
+    pub fn leave_rest_unread(&self) {
+        self.0.rest_unread.store(true, Ordering::Relaxed);
+    }
+
     pub fn until_end_of(self, body: reply::Body) -> Watched {
         Watched { body, _answering: self }
     }
@@ -151,6 +158,7 @@ pub struct Wire<S> {
     clock: Option<Pin<Box<Sleep>>>,
     /// A refusal of hyper's, with the body it lacks, and how much of it is written.
     refusal: Option<(Vec<u8>, usize)>,
+    refused: bool,
     linger: Option<(Instant, usize)>,
 }
 
@@ -164,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             stalled_since: None,
             clock: None,
             refusal: None,
+            refused: false,
             linger: None,
         }
     }
@@ -223,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll_refusal(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<io::Result<usize>> {
         while let Some((bytes, written)) = &mut self.refusal {
             if *written == bytes.len() {
-                self.refusal = None;
+                (self.refusal, self.refused) = (None, true);
                 break;
             }
             let more = Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..]);
@@ -302,6 +311,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
+            if !self.refused && !self.state.rest_unread.load(Ordering::Relaxed) {
+                return Pin::new(&mut self.stream).poll_shutdown(cx);
+            }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.linger = Some((Instant::now() + LINGER_MAX, 0));
         }

@@ -5,7 +5,7 @@
 //!   uploads/ID.USER.ALGORITHM.REPO   bytes that arrived; nobody's until they are committed
 //!   blobs/sha256/HEX                 whole, synced, named by what it holds
 //!   blobs/sha512/HEX
-//!   quarantine/ALGORITHM-HEX         taken out of service, kept for whoever wants to look
+//!   quarantine/ALGORITHM-HEX         taken out of service, until a push heals it
 //! ```
 //!
 //! The order that makes an acknowledged push durable: the file's bytes are synced
@@ -81,6 +81,10 @@ impl Blobs {
 
     fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
+    }
+
+    fn quarantined(&self, digest: &Digest) -> PathBuf {
+        self.quarantine().join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
     }
 
     fn dir(&self, algorithm: Algorithm) -> PathBuf {
@@ -235,6 +239,8 @@ impl Shelf {
     /// row is garbage or is bad.
     pub fn place(&mut self, sealed: &Sealed) -> Result<()> {
         std::fs::rename(&sealed.path, self.blobs.path(&sealed.digest))?;
+        // What was wrong with it is of no more interest, and takes room.
+        discard(&self.blobs.quarantined(&sealed.digest));
         let algorithm = sealed.digest.algorithm();
         if !self.unsynced.contains(&algorithm) {
             self.unsynced.push(algorithm);
@@ -245,8 +251,7 @@ impl Shelf {
     /// Takes a bad file out of service, if it is still the one that was read.
     pub fn quarantine(&mut self, digest: &Digest, inode: u64) -> Result<()> {
         if self.blobs.inode(digest) == Some(inode) {
-            let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
-            std::fs::rename(self.blobs.path(digest), self.blobs.quarantine().join(name))?;
+            std::fs::rename(self.blobs.path(digest), self.blobs.quarantined(digest))?;
         }
         Ok(())
     }

@@ -74,8 +74,8 @@ impl Registry {
     /// Repositories that hold an image and that this caller may read, after `last`.
     pub fn catalog(&self, user: Option<&User>, last: &str, limit: u32) -> Result<Page> {
         let limit = limit.min(PAGE_MAX);
-        let (admin, id) = user.map_or((false, 0), |user| (user.admin, user.id));
-        self.db.read(|tx| Ok(page(sql::catalog(tx, admin, id, last, limit + 1)?, limit)))
+        let id = user.map_or(0, |user| user.id);
+        self.db.read(|tx| Ok(page(sql::catalog(tx, id, last, limit + 1)?, limit)))
     }
 
     /// Manifests about `subject`, after the digest `last`; none for a repository that
@@ -129,7 +129,8 @@ impl Registry {
         let repo = repo.clone();
         self.db.write(move |write| {
             let key = sql::repo(write.tx, &repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
-            sql::repo_delete(write.tx, key.id)
+            sql::repo_delete(write.tx, key.id)?;
+            sql::grants_delete(write.tx, &repo)
         })
     }
 }

@@ -6,9 +6,11 @@
 mod blobs;
 mod catalog;
 mod db;
+mod grants;
 mod password;
 mod people;
 mod sql;
+mod tokens;
 mod uploads;
 
 use std::fs::File;
@@ -24,7 +26,9 @@ use db::{Db, Write};
 
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
+pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OrgRow, Pattern};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
+pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
 pub use uploads::Upload;
 
 /// Where time comes from. A test hands in its own.
@@ -312,9 +316,7 @@ impl Registry {
             let (user, digest) = (user.clone(), digest.clone());
             move |tx: &rusqlite::Connection| -> Result<Option<i64>> {
                 match sql::blob(tx, &digest)? {
-                    Some(blob) if blob.live && sql::blob_readable(tx, blob.id, user.admin, user.id)? => {
-                        Ok(Some(blob.id))
-                    }
+                    Some(blob) if blob.live && sql::blob_readable(tx, blob.id, user.id)? => Ok(Some(blob.id)),
                     _ => Ok(None),
                 }
             }

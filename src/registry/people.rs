@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::grants::Level;
 use super::{Registry, password, random, sql};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{LIBRARY, RepoName, UserName};
@@ -33,12 +34,37 @@ pub struct UserRow {
 }
 
 /// What a caller may want to do with a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
     Pull,
     Push,
     Delete,
+}
+
+impl Access {
+    pub const ALL: [Access; 3] = [Access::Pull, Access::Push, Access::Delete];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Access::Pull => "pull",
+            Access::Push => "push",
+            Access::Delete => "delete",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Access> {
+        Access::ALL.into_iter().find(|access| access.word() == word)
+    }
+
+    /// What somebody must hold for it.
+    fn needs(self) -> Level {
+        match self {
+            Access::Pull => Level::Read,
+            Access::Push => Level::Write,
+            Access::Delete => Level::Admin,
+        }
+    }
 }
 
 pub struct UserAdd<'a> {
@@ -92,8 +118,9 @@ impl Registry {
     /// Whether a caller may do this in a repository, which need not exist. By name, before
     /// anybody looks whether it is there: a stranger cannot tell private from missing.
     ///
-    /// Administrators may everything; users everything in `theirname/…`; everyone who is
-    /// known may pull what is public, and nobody too where anonymous pulls are on.
+    /// Administrators may everything; users everything in `theirname/…`, owners in their
+    /// organisations; others what was granted to them or to a group they are in; everyone
+    /// who is known may pull what is public, and nobody too where anonymous pulls are on.
     /// `Unauthorized` if the user was removed or changed meanwhile.
     pub fn may(&self, user: Option<&User>, access: Access, repo: &RepoName) -> Result<bool> {
         self.db.read(|tx| {
@@ -105,7 +132,7 @@ impl Registry {
                 if known.admin {
                     return Ok(true);
                 }
-                if sql::namespace_owner(tx, repo.namespace())? == Some(known.id) {
+                if sql::level(tx, known.id, repo)? >= access.needs() as u8 {
                     return Ok(true);
                 }
             }
@@ -238,7 +265,7 @@ fn user_insert(write: &super::Write, name: &UserName, hash: &str, admin: bool) -
     Ok(id)
 }
 
-fn user_id(tx: &rusqlite::Connection, name: &UserName) -> Result<i64> {
+pub(super) fn user_id(tx: &rusqlite::Connection, name: &UserName) -> Result<i64> {
     match sql::user_by_login(tx, name.as_str())? {
         Some(row) => Ok(row.user.id),
         None => Err(Kind::NotFound(Thing::User)

@@ -34,6 +34,7 @@ fn a_flipped_bit_is_never_served_and_the_next_push_heals_it() {
         site.put_manifest("a/b", "v1", &text).is(400, "MANIFEST_BLOB_UNKNOWN");
         site.push_blob("a/b", &bytes);
         assert_eq!(site.get(&target).body, bytes);
+        assert_eq!(std::fs::read_dir(site.path("quarantine")).unwrap().count(), 0, "and takes no more room");
         assert_eq!(site.put_manifest("a/b", "v1", &text).status, 201);
     }
 }

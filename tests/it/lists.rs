@@ -68,6 +68,10 @@ fn a_missing_repository_has_no_list_unless_the_configuration_says_so() {
     let site = site.restart_with(wishes);
     let answer = site.get("/v2/a/missing/tags/list");
     assert_eq!((answer.status, answer.json()), (200, serde_json::json!({"name": "a/missing", "tags": []})));
+    site.push_image("a/hidden", "v1", b"layer");
+    let hidden = site.ask("GET", "/v2/a/hidden/tags/list").by("bob").send();
+    assert_eq!((hidden.status, hidden.strings("tags").len()), (200, 0), "as if it were missing");
+    site.ask("GET", "/v2/a/hidden/tags/list").by_nobody().send().is(401, "UNAUTHORIZED");
 }
 
 #[test]

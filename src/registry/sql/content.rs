@@ -1,186 +1,12 @@
-//! Every SQL statement, grouped by table, each a function of a transaction and names.
-//!
-//! A row that does not parse is an error, never a default.
+//! Statements about content: repositories, blobs, manifests, tags.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::catalog::{Referrer, RepoRow};
-use super::people::{User, UserRow};
-use super::random;
+use super::{digest_column, size_column, size_value, uuid};
 use crate::error::Result;
 use crate::manifest::Manifest;
-use crate::names::{Digest, RepoName, Tag, UserName, Uuid};
-
-fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
-    let text: String = row.get(index)?;
-    Digest::parse(&text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())
-    })
-}
-
-fn size_column(row: &Row, index: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(index)?.try_into().map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, -1))
-}
-
-/// Bytes as SQLite stores them. Nothing that is stored reaches 8 EiB; what a manifest
-/// claims may, and is cut there.
-fn size_value(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// A new UUID's text.
-fn uuid() -> Result<String> {
-    let mut bytes = [0; 16];
-    random(&mut bytes)?;
-    Ok(Uuid::from_random(bytes).as_str().to_owned())
-}
-
-// meta ------------------------------------------------------------------------
-
-pub fn meta_get(tx: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
-    Ok(tx
-        .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-        .query_row([key], |row| row.get(0))
-        .optional()?)
-}
-
-pub fn meta_set(tx: &Connection, key: &str, value: &[u8]) -> Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    )?
-    .execute(params![key, value])?;
-    Ok(())
-}
-
-// user ------------------------------------------------------------------------
-
-fn user_row(row: &Row) -> rusqlite::Result<UserRow> {
-    Ok(UserRow {
-        user: User { id: row.get(0)?, name: row.get(1)?, admin: row.get(2)?, generation: row.get(3)? },
-        password: row.get(4)?,
-        created_us: row.get(5)?,
-        emails: Vec::new(),
-    })
-}
-
-pub fn user_by_login(tx: &Connection, login: &str) -> Result<Option<UserRow>> {
-    Ok(tx
-        .prepare_cached(
-            "SELECT id, name, admin, generation, password, created_us FROM user
-             WHERE name = ?1 OR id = (SELECT user FROM email WHERE address = ?1)
-             ORDER BY name = ?1 DESC LIMIT 1",
-        )?
-        .query_row([login], user_row)
-        .optional()?)
-}
-
-pub fn user_by_id(tx: &Connection, id: i64) -> Result<Option<User>> {
-    Ok(tx
-        .prepare_cached("SELECT id, name, admin, generation, password, created_us FROM user WHERE id = ?1")?
-        .query_row([id], user_row)
-        .optional()?
-        .map(|row| row.user))
-}
-
-/// Every user by name, with e-mail addresses. For the administrator; there are few.
-pub fn users(tx: &Connection) -> Result<Vec<UserRow>> {
-    let mut statement = tx
-        .prepare_cached("SELECT id, name, admin, generation, password, created_us FROM user ORDER BY name")?;
-    let mut rows = statement.query_map([], user_row)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut emails =
-        tx.prepare_cached("SELECT address FROM email WHERE user = ?1 ORDER BY created_us, address")?;
-    for row in &mut rows {
-        row.emails = emails.query_map([row.user.id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    }
-    Ok(rows)
-}
-
-pub fn user_count(tx: &Connection) -> Result<u64> {
-    Ok(tx.prepare_cached("SELECT count(*) FROM user")?.query_row([], |row| size_column(row, 0))?)
-}
-
-pub fn user_insert(
-    tx: &Connection,
-    name: &UserName,
-    password: &str,
-    admin: bool,
-    now_us: i64,
-) -> Result<i64> {
-    tx.prepare_cached(
-        "INSERT INTO user (uuid, name, password, admin, created_us) VALUES (?5, ?1, ?2, ?3, ?4)",
-    )?
-    .execute(params![name.as_str(), password, admin, now_us, uuid()?])?;
-    Ok(tx.last_insert_rowid())
-}
-
-pub fn user_set_password(tx: &Connection, id: i64, password: &str) -> Result<()> {
-    tx.prepare_cached("UPDATE user SET password = ?2, generation = generation + 1 WHERE id = ?1")?
-        .execute(params![id, password])?;
-    Ok(())
-}
-
-/// The same password under a new hash: nothing that was remembered becomes void.
-pub fn user_renew_password(tx: &Connection, id: i64, old: &str, new: &str) -> Result<()> {
-    tx.prepare_cached("UPDATE user SET password = ?3 WHERE id = ?1 AND password = ?2")?
-        .execute(params![id, old, new])?;
-    Ok(())
-}
-
-pub fn user_set_admin(tx: &Connection, id: i64, admin: bool) -> Result<()> {
-    tx.prepare_cached("UPDATE user SET admin = ?2, generation = generation + 1 WHERE id = ?1")?
-        .execute(params![id, admin])?;
-    Ok(())
-}
-
-pub fn user_delete(tx: &Connection, id: i64) -> Result<()> {
-    tx.prepare_cached("DELETE FROM user WHERE id = ?1")?.execute([id])?;
-    Ok(())
-}
-
-pub fn admin_count(tx: &Connection) -> Result<u64> {
-    Ok(tx
-        .prepare_cached("SELECT count(*) FROM user WHERE admin")?
-        .query_row([], |row| size_column(row, 0))?)
-}
-
-pub fn email_owner(tx: &Connection, address: &str) -> Result<Option<i64>> {
-    Ok(tx
-        .prepare_cached("SELECT user FROM email WHERE address = ?1")?
-        .query_row([address], |row| row.get(0))
-        .optional()?)
-}
-
-pub fn email_insert(tx: &Connection, address: &str, user: i64, now_us: i64) -> Result<()> {
-    tx.prepare_cached("INSERT INTO email (address, user, created_us) VALUES (?1, ?2, ?3)")?
-        .execute(params![address, user, now_us])?;
-    Ok(())
-}
-
-// namespace -------------------------------------------------------------------
-
-/// A namespace's id, made without an owner if it is new.
-pub fn namespace_make(tx: &Connection, name: &str, now_us: i64) -> Result<i64> {
-    tx.prepare_cached(
-        "INSERT INTO namespace (uuid, name, created_us) VALUES (?3, ?1, ?2) ON CONFLICT (name) DO NOTHING",
-    )?
-    .execute(params![name, now_us, uuid()?])?;
-    Ok(tx.prepare_cached("SELECT id FROM namespace WHERE name = ?1")?.query_row([name], |row| row.get(0))?)
-}
-
-pub fn namespace_set_owner(tx: &Connection, id: i64, owner: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE namespace SET owner = ?2, kind = 'user' WHERE id = ?1")?
-        .execute(params![id, owner])?;
-    Ok(())
-}
-
-pub fn namespace_owner(tx: &Connection, name: &str) -> Result<Option<i64>> {
-    let row: Option<Option<i64>> = tx
-        .prepare_cached("SELECT owner FROM namespace WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
-        .optional()?;
-    Ok(row.flatten())
-}
+use crate::names::{Digest, RepoName, Tag};
+use crate::registry::catalog::{Referrer, RepoRow};
 
 // repo ------------------------------------------------------------------------
 
@@ -229,25 +55,53 @@ pub fn repo_delete(tx: &Connection, id: i64) -> Result<()> {
     Ok(())
 }
 
+/// Namespaces a user (?2) may read all of: owned, owned through `owners`, or granted whole.
+const NAMESPACES_READ: &str = "SELECT id FROM namespace WHERE owner = ?2
+   UNION SELECT g.namespace FROM group_member AS m JOIN org_group AS g ON g.id = m.org_group
+     WHERE m.user = ?2 AND g.name = 'owners'
+   UNION SELECT n.id FROM access_grant AS a JOIN namespace AS n ON n.name || '/*' = a.pattern
+     WHERE a.user = ?2 OR a.org_group IN (SELECT org_group FROM group_member WHERE user = ?2)";
+
+/// Patterns that are granted to a user (?2), also through groups.
+const PATTERNS_READ: &str = "SELECT pattern FROM access_grant
+   WHERE user = ?2 OR org_group IN (SELECT org_group FROM group_member WHERE user = ?2)";
+
+/// Whether a user reads everything: an administrator, or granted `*`.
+pub fn reads_all(tx: &Connection, user: i64) -> Result<bool> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1 AND admin)
+               OR EXISTS (SELECT 1 FROM access_grant WHERE pattern = '*' AND
+                 (user = ?1 OR org_group IN (SELECT org_group FROM group_member WHERE user = ?1)))",
+        )?
+        .query_row([user], |row| row.get(0))?)
+}
+
 /// Names of repositories that hold a manifest, after `last`, in ASCII order: the public
-/// ones and those in namespaces of `owner`; all of them for an administrator.
-pub fn catalog(tx: &Connection, admin: bool, owner: i64, last: &str, limit: u32) -> Result<Vec<String>> {
-    // Each branch walks its own index in name order, so a page costs the same in any store.
-    let sql = if admin {
+/// ones and those that `user` may read.
+pub fn catalog(tx: &Connection, user: i64, last: &str, limit: u32) -> Result<Vec<String>> {
+    // Each branch walks an index in name order. Who reads everything needs one branch,
+    // and so a page costs the same in any store.
+    let sql = if reads_all(tx, user)? {
         "SELECT name FROM repo AS r WHERE name > ?1
            AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id) AND ?2 = ?2
          ORDER BY name LIMIT ?3"
+            .to_owned()
     } else {
-        "SELECT name FROM repo AS r WHERE private = 0 AND name > ?1
-           AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
-         UNION
-         SELECT r.name FROM namespace AS n JOIN repo AS r ON r.namespace = n.id
-           WHERE n.owner = ?2 AND r.name > ?1
-           AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
-         ORDER BY name LIMIT ?3"
+        format!(
+            "SELECT name FROM repo AS r WHERE private = 0 AND name > ?1
+               AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
+             UNION
+             SELECT name FROM repo AS r WHERE namespace IN ({NAMESPACES_READ}) AND name > ?1
+               AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
+             UNION
+             SELECT name FROM repo AS r WHERE name IN ({PATTERNS_READ}) AND name > ?1
+               AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
+             ORDER BY name LIMIT ?3"
+        )
     };
-    let mut statement = tx.prepare_cached(sql)?;
-    let rows = statement.query_map(params![last, owner, limit], |row| row.get(0))?;
+    let mut statement = tx.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![last, user, limit], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -319,14 +173,17 @@ pub fn blob_in_repo(tx: &Connection, repo: &RepoName, digest: &Digest) -> Result
 }
 
 /// Whether some repository this user may read holds a blob.
-pub fn blob_readable(tx: &Connection, blob: i64, admin: bool, owner: i64) -> Result<bool> {
+pub fn blob_readable(tx: &Connection, blob: i64, user: i64) -> Result<bool> {
+    if reads_all(tx, user)? {
+        return Ok(true);
+    }
     Ok(tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM repo_blob AS rb
-               JOIN repo AS r ON r.id = rb.repo JOIN namespace AS n ON n.id = r.namespace
-               WHERE rb.blob = ?1 AND (?2 OR r.private = 0 OR n.owner = ?3))",
-        )?
-        .query_row(params![blob, admin, owner], |row| row.get(0))?)
+        .prepare_cached(&format!(
+            "SELECT EXISTS (SELECT 1 FROM repo_blob AS rb JOIN repo AS r ON r.id = rb.repo
+               WHERE rb.blob = ?1 AND (r.private = 0
+                 OR r.namespace IN ({NAMESPACES_READ}) OR r.name IN ({PATTERNS_READ})))"
+        ))?
+        .query_row(params![blob, user], |row| row.get(0))?)
 }
 
 pub fn blob_crcs(tx: &Connection, blob: i64) -> Result<Vec<u8>> {
