@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
+mod access;
 mod config;
 mod repo;
 mod serve;
@@ -49,6 +50,17 @@ enum Verb {
     /// People: add, list, remove, passwords
     #[command(subcommand)]
     User(user::User),
+    /// Organisations: add, list, remove
+    #[command(subcommand)]
+    Org(access::Org),
+    /// Groups of an organisation: add, list, remove, join, leave
+    #[command(subcommand)]
+    Group(access::Group),
+    Grant(access::GrantVerb),
+    Revoke(access::Revoke),
+    /// Tokens for robots: new, list, revoke
+    #[command(subcommand)]
+    Token(access::Token),
     /// Repositories: list, make public or private, remove
     #[command(subcommand)]
     Repo(repo::Repo),
@@ -65,6 +77,11 @@ impl Cli {
         match self.verb {
             Verb::Serve(serve) => serve.run(&self.common),
             Verb::User(user) => user.run(&self.common),
+            Verb::Org(org) => org.run(&self.common),
+            Verb::Group(group) => group.run(&self.common),
+            Verb::Grant(grant) => grant.run(&self.common),
+            Verb::Revoke(revoke) => revoke.run(&self.common),
+            Verb::Token(token) => token.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {

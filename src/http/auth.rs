@@ -21,7 +21,7 @@ use super::route::Asked;
 use super::token::{self, Scope};
 use crate::error::{Kind, Result};
 use crate::names::RepoName;
-use crate::registry::{Access, Clock, User};
+use crate::registry::{Access, Clock, TOKEN_PREFIX, TokenScope, User};
 
 /// How long a checked password is believed, and how many are.
 const REMEMBER_FOR: Duration = Duration::from_secs(300);
@@ -42,6 +42,8 @@ pub struct Caller {
     pub user: Option<User>,
     /// What a token was made for. None: no token, so whatever the user may do.
     pub scopes: Option<Vec<Scope>>,
+    /// The robot token that came as the password, and the most it may.
+    pub limit: Option<(i64, TokenScope)>,
 }
 
 impl Caller {
@@ -54,8 +56,13 @@ impl Caller {
     pub fn may_list(&self) -> bool {
         match &self.scopes {
             Some(scopes) => scopes.iter().any(Scope::covers_catalog),
-            None => self.user.is_some(),
+            None => self.user.is_some() && self.limit.as_ref().is_none_or(|(_, limit)| limit.is_for_all()),
         }
+    }
+
+    /// Whether a robot token, if there is one, reaches this far.
+    pub fn reaches(&self, access: Access, repo: &RepoName) -> bool {
+        self.limit.as_ref().is_none_or(|(_, limit)| limit.covers(access, repo))
     }
 }
 
@@ -97,10 +104,7 @@ pub async fn identify(app: &App, asked: &Asked) -> Result<Caller> {
     };
     match credential(header)? {
         Credential::None => Ok(Caller::default()),
-        Credential::Password { login, password } => {
-            let user = check(app, asked.peer.address, &login, &password).await?;
-            Ok(Caller { user: Some(user), scopes: None })
-        }
+        Credential::Password { login, password } => check(app, asked.peer.address, &login, &password).await,
         Credential::Bearer(token) => token::verify(app, &token),
     }
 }
@@ -113,21 +117,39 @@ pub fn permit(app: &App, caller: &Caller, access: Access, repo: &RepoName) -> Re
     {
         return Err(Kind::TokenTooNarrow.into());
     }
-    match app.registry.may(caller.user.as_ref(), access, repo)? {
+    let reaches = caller.reaches(access, repo);
+    match reaches && app.registry.may(caller.user.as_ref(), access, repo)? {
         true => Ok(()),
         false if caller.user.is_none() => Err(Kind::Unauthorized.into()),
         false => Err(Kind::Denied.into()),
     }
 }
 
+/// Who brings a name and a password, or a name and a robot token.
+pub async fn check(app: &App, address: IpAddr, login: &str, password: &str) -> Result<Caller> {
+    if password.starts_with(TOKEN_PREFIX) {
+        // Random, so that there is nothing to guess and nothing to remember.
+        return match app.registry.token_verify(login, password)? {
+            Some((user, id, limit)) => {
+                Ok(Caller { user: Some(user), scopes: None, limit: Some((id, limit)) })
+            }
+            None => Err(Kind::Unauthorized.because(WRONG)),
+        };
+    }
+    let user = check_password(app, address, login, password).await?;
+    Ok(Caller { user: Some(user), ..Caller::default() })
+}
+
+const WRONG: &str = "the user name or the password is wrong";
+
 /// The user of a name and password.
-pub async fn check(app: &App, address: IpAddr, login: &str, password: &str) -> Result<User> {
+async fn check_password(app: &App, address: IpAddr, login: &str, password: &str) -> Result<User> {
     let auth = &app.auth;
     let fingerprint = auth.fingerprint(login, password);
     if let Some(user) = remembered(app, &fingerprint)? {
         return Ok(user);
     }
-    let wrong = || Kind::Unauthorized.because("the user name or the password is wrong");
+    let wrong = || Kind::Unauthorized.because(WRONG);
     if password.is_empty() {
         return Err(wrong());
     }

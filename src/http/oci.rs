@@ -10,13 +10,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::App;
+use super::auth;
 use super::call::Call;
 use super::reply::{self, BlobBody, Body, JSON, Reply};
 use super::route::{Asked, Dialect, Needs, Route, routes};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::manifest::{MANIFEST_BYTES_MAX, OCI_INDEX};
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
-use crate::registry::{ManifestPush, PAGE_MAX, Page, Piece, Upload};
+use crate::registry::{Access, ManifestPush, PAGE_MAX, Page, Piece, Upload};
 
 pub static DIALECT: Dialect = Dialect {
     name: "oci",
@@ -138,8 +139,7 @@ async fn upload_post(mut call: Call) -> Result<Reply> {
     let repo = call.repo()?.clone();
     if let Some(digest) = call.query("mount") {
         let digest = Digest::parse(&digest)?;
-        let (user, to, named) = (call.user()?.clone(), repo.clone(), digest.clone());
-        if call.run(move |registry| registry.blob_mount(&user, &to, &named)).await? {
+        if mount(&call, &repo, &digest).await? {
             return Ok(blob_created(&repo, &digest));
         }
     }
@@ -162,6 +162,22 @@ async fn upload_post(mut call: Call) -> Result<Reply> {
     let reply = upload_settle(&call, upload, repo, digest).await;
     drop(guard);
     reply
+}
+
+/// Links a blob that the caller may read elsewhere. A robot token reads only where it
+/// reaches, so it must say from where.
+async fn mount(call: &Call, repo: &RepoName, digest: &Digest) -> Result<bool> {
+    let mut only_from = None;
+    if call.caller().limit.is_some() {
+        match call.query("from").map(|from| RepoName::parse(&from)) {
+            Some(Ok(from)) if auth::permit(&call.app, call.caller(), Access::Pull, &from).is_ok() => {
+                only_from = Some(from);
+            }
+            _ => return Ok(false),
+        }
+    }
+    let (user, repo, digest) = (call.user()?.clone(), repo.clone(), digest.clone());
+    call.run(move |registry| registry.blob_mount(&user, &repo, &digest, only_from)).await
 }
 
 /// Ends an upload, if it is still open, when its request ends, however that ends.

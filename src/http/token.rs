@@ -19,7 +19,7 @@ use super::route::{Asked, Dialect, routes};
 use super::{App, oci};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
-use crate::registry::{Access, User};
+use crate::registry::Access;
 
 pub static DIALECT: Dialect = Dialect { name: "token", routes: ROUTES, refuse, headers: &[] };
 
@@ -84,6 +84,9 @@ struct Claims {
     /// The user's id and generation; absent for nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<(i64, i64)>,
+    /// The robot token it was asked for with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    robot: Option<i64>,
 }
 
 const ISSUER: &str = "outport";
@@ -123,7 +126,11 @@ pub fn verify(app: &App, token: &str) -> Result<Caller> {
             Some(user.ok_or_else(invalid)?)
         }
     };
-    Ok(Caller { user, scopes: Some(claims.access) })
+    let limit = match claims.robot {
+        None => None,
+        Some(id) => Some((id, app.registry.token_still(id)?.ok_or_else(invalid)?)),
+    };
+    Ok(Caller { user, scopes: Some(claims.access), limit })
 }
 
 /// GET: Basic or nobody; `service`, any number of `scope`.
@@ -131,7 +138,7 @@ async fn token_get(call: Call) -> Result<Reply> {
     let caller = auth::identify(&call.app, call.asked()).await?;
     let scopes: Vec<String> = call.query_all("scope").map(std::borrow::Cow::into_owned).collect();
     let service = call.query("service").unwrap_or_default().into_owned();
-    issue(&call, caller.user, &service, &scopes, false)
+    issue(&call, caller, &service, &scopes, false)
 }
 
 /// POST: an OAuth2 form with a password. containerd asks this way first.
@@ -141,15 +148,15 @@ async fn token_post(mut call: Call) -> Result<Reply> {
         let mut pairs = form_urlencoded::parse(&form);
         pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     };
-    let user = match field("grant_type").as_deref() {
+    let caller = match field("grant_type").as_deref() {
         Some("password") => {
             let login = field("username").unwrap_or_default();
             let password = field("password").unwrap_or_default();
             let address = call.asked().peer.address;
-            Some(auth::check(&call.app, address, &login, &password).await?)
+            auth::check(&call.app, address, &login, &password).await?
         }
         // Some clients POST with Basic; others without anything, for a public pull.
-        None => auth::identify(&call.app, call.asked()).await?.user,
+        None => auth::identify(&call.app, call.asked()).await?,
         Some(_) => {
             let body = json!({"error": "unsupported_grant_type", "error_description":
                 "this registry grants tokens for passwords; it issues no refresh tokens"});
@@ -161,19 +168,19 @@ async fn token_post(mut call: Call) -> Result<Reply> {
         .map(|(_, value)| value.into_owned())
         .collect();
     let service = field("service").unwrap_or_default();
-    issue(&call, user, &service, &scopes, true)
+    issue(&call, caller, &service, &scopes, true)
 }
 
 /// A token for what was asked as far as it may be had; asking for more is no error.
-fn issue(call: &Call, user: Option<User>, service: &str, scopes: &[String], oauth: bool) -> Result<Reply> {
+fn issue(call: &Call, caller: Caller, service: &str, scopes: &[String], oauth: bool) -> Result<Reply> {
     let app = &call.app;
-    if user.is_none() && !app.options().anonymous_pull {
+    if caller.user.is_none() && !app.options().anonymous_pull {
         return Err(Kind::Unauthorized.into());
     }
     let mut access: Vec<Scope> = Vec::new();
     for text in scopes.iter().flat_map(|scopes| scopes.split_whitespace()).take(SCOPES_MAX) {
         let Some(asked) = Scope::parse(text) else { continue };
-        let Some(granted) = grant(app, user.as_ref(), asked)? else { continue };
+        let Some(granted) = grant(app, &caller, asked)? else { continue };
         // One scope asked for twice with different actions is one with both.
         match access.iter_mut().find(|known| known.kind == granted.kind && known.name == granted.name) {
             Some(known) => {
@@ -192,13 +199,14 @@ fn issue(call: &Call, user: Option<User>, service: &str, scopes: &[String], oaut
     let claims = Claims {
         iss: ISSUER.into(),
         aud: service.chars().take(255).collect(),
-        sub: user.as_ref().map(|user| user.name.clone()).unwrap_or_default(),
+        sub: caller.user.as_ref().map(|user| user.name.clone()).unwrap_or_default(),
         iat: now,
         nbf: now,
         exp: now + TOKEN_SECS,
         jti: call.asked().request_id.clone(),
         access,
-        user: user.map(|user| (user.id, user.generation)),
+        user: caller.user.map(|user| (user.id, user.generation)),
+        robot: caller.limit.map(|(id, _)| id),
     };
     let token = sign(&app.token_key, &claims)?;
     let mut body = json!({
@@ -213,8 +221,8 @@ fn issue(call: &Call, user: Option<User>, service: &str, scopes: &[String], oaut
     Ok(reply::with(reply::json(StatusCode::OK, &body), CACHE_CONTROL, "no-store"))
 }
 
-/// The part of a scope this user may have; None if that is nothing.
-fn grant(app: &App, user: Option<&User>, asked: Scope) -> Result<Option<Scope>> {
+/// The part of a scope this caller may have; None if that is nothing.
+fn grant(app: &App, caller: &Caller, asked: Scope) -> Result<Option<Scope>> {
     let all = asked.actions.iter().any(|action| action == "*");
     let actions: Vec<String> = match asked.kind.as_str() {
         "repository" => {
@@ -222,14 +230,19 @@ fn grant(app: &App, user: Option<&User>, asked: Scope) -> Result<Option<Scope>> 
             let mut actions = Vec::new();
             for access in Access::ALL {
                 let wanted = all || asked.actions.iter().any(|action| action == access.word());
-                if wanted && app.registry.may(user, access, &repo)? {
+                if wanted
+                    && caller.reaches(access, &repo)
+                    && app.registry.may(caller.user.as_ref(), access, &repo)?
+                {
                     actions.push(access.word().to_owned());
                 }
             }
             actions
         }
         // What the catalog shows is decided when it is asked for.
-        "registry" if asked.name == "catalog" => vec!["*".to_owned()],
+        "registry" if asked.name == "catalog" && (caller.user.is_none() || caller.may_list()) => {
+            vec!["*".to_owned()]
+        }
         _ => Vec::new(),
     };
     Ok((!actions.is_empty()).then_some(Scope { actions, ..asked }))

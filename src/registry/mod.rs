@@ -310,11 +310,21 @@ impl Registry {
     }
 
     /// Links a blob that some repository this user may read holds. False if there is none:
-    /// the client then uploads. What the client says of its source is a hint nobody needs.
-    pub fn blob_mount(&self, user: &User, repo: &RepoName, digest: &Digest) -> Result<bool> {
+    /// the client then uploads. The source that a client names is a hint nobody needs, but
+    /// where `only_from` is given it must be that one, and its reader was checked.
+    pub fn blob_mount(
+        &self,
+        user: &User,
+        repo: &RepoName,
+        digest: &Digest,
+        only_from: Option<RepoName>,
+    ) -> Result<bool> {
         let readable = {
             let (user, digest) = (user.clone(), digest.clone());
             move |tx: &rusqlite::Connection| -> Result<Option<i64>> {
+                if let Some(from) = &only_from {
+                    return Ok(sql::blob_in_repo(tx, from, &digest)?.map(|blob| blob.id));
+                }
                 match sql::blob(tx, &digest)? {
                     Some(blob) if blob.live && sql::blob_readable(tx, blob.id, user.id)? => Ok(Some(blob.id)),
                     _ => Ok(None),

@@ -24,6 +24,11 @@ pub struct TokenScope {
 }
 
 impl TokenScope {
+    /// Whether it reaches every repository.
+    pub fn is_for_all(&self) -> bool {
+        self.pattern == "*"
+    }
+
     pub fn covers(&self, access: Access, repo: &RepoName) -> bool {
         access <= self.access && Pattern::parse(&self.pattern).is_ok_and(|pattern| pattern.covers(repo))
     }

@@ -329,6 +329,52 @@ fn repositories_are_shown_set_and_removed() {
 }
 
 #[test]
+fn organisations_grants_and_tokens_are_managed_at_the_command_line() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    let run = |args: &[&str]| outport(data.path(), args, "");
+    let ok = |args: &[&str]| {
+        let output = run(args);
+        assert!(output.status.success(), "{args:?}: {}", complained(&output));
+        said(&output)
+    };
+    assert!(outport(data.path(), &["user", "add", "bob", "--password-stdin"], "secret\n").status.success());
+    ok(&["org", "add", "acme", "--full-name", "Acme Ltd"]);
+    ok(&["group", "add", "acme/ci"]);
+    ok(&["group", "join", "acme/ci", "bob"]);
+    assert!(ok(&["group", "list", "acme"]).contains("bob"));
+    assert_eq!(ok(&["grant", "acme/*", "write", "--to", "@acme/ci"]), "@acme/ci may write acme/*.\n");
+    assert!(ok(&["grant"]).contains("@acme/ci"));
+    assert!(ok(&["org", "list", "--json"]).contains("\"groups\":2"));
+    let made: serde_json::Value =
+        serde_json::from_str(&ok(&["token", "new", "admin", "--access", "push", "--json"])).unwrap();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let token = basic("admin", made["token"].as_str().unwrap());
+    let request =
+        format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.starts_with(b"HTTP/1.1 200"));
+    assert!(ok(&["token", "list"]).contains("push"));
+    ok(&["token", "revoke", &made["id"].to_string()]);
+    ok(&["revoke", "acme/*", "--from", "@acme/ci"]);
+    ok(&["group", "leave", "acme/ci", "bob"]);
+    assert!(ok(&["group", "remove", "acme/ci", "--dry-run"]).starts_with("Would remove"));
+    ok(&["group", "remove", "acme/ci"]);
+    assert!(ok(&["org", "remove", "acme", "--dry-run"]).starts_with("Would remove"));
+    ok(&["org", "remove", "acme"]);
+    for wrong in [
+        &["grant", "acme/*"][..],
+        &["grant", "x", "own", "--to", "bob"],
+        &["token", "new", "nobody"],
+        &["group", "list", "acme"],
+    ] {
+        assert!(!run(wrong).status.success(), "{wrong:?}");
+    }
+}
+
+#[test]
 fn mistakes_at_the_command_line_are_told_in_a_sentence() {
     let data = tempfile::tempdir().unwrap();
     let none = outport(&data.path().join("none"), &["user", "list"], "");

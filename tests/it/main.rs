@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod access;
 mod auth;
 mod binary;
 mod damage;
