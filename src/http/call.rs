@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderName};
 use hyper::http::request::Parts;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -30,6 +31,9 @@ const GATHER_BYTES: usize = 64 << 10;
 const GATHER_BYTES_MAX: usize = 256 << 10;
 /// Most frames held at once: a client may send bytes one by one.
 const GATHER_FRAMES_MAX: usize = 256;
+
+/// Longest body of named values.
+const FIELDS_BYTES_MAX: usize = 256 << 10;
 
 pub struct Call {
     pub app: Arc<App>,
@@ -146,6 +150,26 @@ impl Call {
             bytes.extend_from_slice(&frame);
         }
         Ok(bytes.into())
+    }
+
+    /// A body's fields, whether it is JSON or a form: the Content-Type is a hint, for
+    /// scripts send the one and say the other. An empty body has no fields. Values of a form
+    /// are texts; a JSON body must be an object.
+    pub async fn fields(&mut self) -> Result<Map<String, Value>> {
+        let body = self.body(FIELDS_BYTES_MAX, Thing::Request).await?;
+        let text = body.trim_ascii();
+        if text.is_empty() {
+            return Ok(Map::new());
+        }
+        if text.starts_with(b"{") || text.starts_with(b"[") {
+            return match serde_json::from_slice(text) {
+                Ok(Value::Object(fields)) => Ok(fields),
+                Ok(_) => Err(Kind::Invalid(Thing::Request).because("the body is not a JSON object")),
+                Err(_) => Err(Kind::Invalid(Thing::Request).because("the JSON body does not parse")),
+            };
+        }
+        let pairs = form_urlencoded::parse(text);
+        Ok(pairs.map(|(key, value)| (key.into_owned(), Value::String(value.into_owned()))).collect())
     }
 
     /// Pours the body into an upload, and returns how many bytes the upload has then.

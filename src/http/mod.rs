@@ -398,11 +398,18 @@ pub fn route_table() -> String {
 
 /// Every kind of error in every dialect: status and code.
 pub fn error_matrix() -> String {
-    let mut lines = vec![format!("{:<28} {:<32} {}", "kind", "oci, token", "ops")];
+    let mut head = format!("{:<26}", "kind");
+    for dialect in DIALECTS {
+        head += &format!(" {:<28}", dialect.name);
+    }
+    let mut lines = vec![head.trim_end().to_owned()];
     for kind in Kind::all() {
-        let (status, code) = oci::code(kind);
-        let name = format!("{kind:?}");
-        lines.push(format!("{name:<28} {:<32} {}", format!("{status} {code}"), ops::status(kind)));
+        let mut line = format!("{:<26}", format!("{kind:?}"));
+        for dialect in DIALECTS {
+            let (status, code) = (dialect.code)(kind);
+            line += &format!(" {:<28}", format!("{status} {code}"));
+        }
+        lines.push(line.trim_end().to_owned());
     }
     lines.join("\n") + "\n"
 }

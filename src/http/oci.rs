@@ -13,7 +13,7 @@ use super::App;
 use super::auth;
 use super::call::Call;
 use super::reply::{self, BlobBody, Body, JSON, Reply};
-use super::route::{Asked, Dialect, Needs, Route, routes};
+use super::route::{Asked, Dialect, Needs, Route, named_repo, routes};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::manifest::{MANIFEST_BYTES_MAX, OCI_INDEX};
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
@@ -22,6 +22,9 @@ use crate::registry::{Access, ManifestPush, PAGE_MAX, Page, Piece, Upload};
 pub static DIALECT: Dialect = Dialect {
     name: "oci",
     routes: ROUTES,
+    identify: |app, asked| Box::pin(auth::identify(app, asked)),
+    repo: named_repo,
+    code,
     refuse: refusal,
     headers: &[("docker-distribution-api-version", "registry/2.0")],
 };

@@ -42,6 +42,7 @@ pub enum Needs {
     Delete,
 }
 
+pub type Identified<'a> = Pin<Box<dyn Future<Output = Result<Caller>> + Send + 'a>>;
 pub type Answer = Pin<Box<dyn Future<Output = Result<Reply>> + Send>>;
 
 /// One row of a dialect's table.
@@ -68,10 +69,18 @@ macro_rules! routes {
 }
 pub(crate) use routes;
 
-/// A way of speaking: its table, and how it says no.
+/// A way of speaking: its table, who is asking, which repository, and how it says no.
 pub struct Dialect {
     pub name: &'static str,
     pub routes: &'static [Route],
+    /// Reads the credentials this dialect knows.
+    pub identify: for<'a> fn(&'a App, &'a Asked) -> Identified<'a>,
+    /// The repository a path names, if it names one. A name that does not parse is that
+    /// name's error.
+    pub repo: fn(&Params) -> Option<Result<RepoName>>,
+    /// Each kind's status and code, for the error matrix; the code is "" where a dialect
+    /// has none.
+    pub code: fn(Kind) -> (u16, &'static str),
     /// The answer to an error, in this dialect's shape.
     pub refuse: fn(&App, &Asked, &Error) -> Reply,
     /// Headers that every answer of this dialect carries.
@@ -87,6 +96,7 @@ pub struct Asked {
     pub head: Parts,
     pub peer: Peer,
     pub request_id: String,
+    pub dialect: &'static Dialect,
     /// The row that fits, if one does.
     pub route: Option<&'static Route>,
     pub params: Params,
@@ -97,7 +107,7 @@ pub struct Asked {
 impl Asked {
     /// The repository the path names. A name that does not parse is that name's error.
     pub fn repo(&self) -> Option<Result<RepoName>> {
-        self.params.get("name").map(RepoName::parse)
+        (self.dialect.repo)(&self.params)
     }
 }
 
@@ -109,6 +119,11 @@ impl Params {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
     }
+}
+
+/// The repository of a `{name*}` in a path: what most dialects have.
+pub fn named_repo(params: &Params) -> Option<Result<RepoName>> {
+    params.get("name").map(RepoName::parse)
 }
 
 pub enum Fit {
@@ -181,7 +196,7 @@ pub async fn answer(app: Arc<App>, peer: Peer, head: Parts, body: Incoming) -> R
         Fit::None => (dialect_of(head.uri.path()), None, Params::default(), Vec::new()),
     };
     let request_id = app.request_id();
-    let asked = Arc::new(Asked { head, peer, request_id, route, params, allow });
+    let asked = Arc::new(Asked { head, peer, request_id, dialect, route, params, allow });
 
     let mut reply = match serve(&app, &asked, body).await {
         Ok(reply) => reply,
@@ -209,7 +224,7 @@ async fn serve(app: &Arc<App>, asked: &Arc<Asked>, body: Incoming) -> Result<Rep
     let repo = asked.repo().transpose()?;
     let caller = match route.needs {
         Needs::Nobody => Caller::default(),
-        _ => auth::identify(app, asked).await?,
+        _ => (asked.dialect.identify)(app, asked).await?,
     };
     let access = match route.needs {
         Needs::Nobody => None,

@@ -15,13 +15,21 @@ use serde_json::json;
 use super::auth::{self, Caller};
 use super::call::Call;
 use super::reply::{self, Reply};
-use super::route::{Asked, Dialect, routes};
+use super::route::{Asked, Dialect, named_repo, routes};
 use super::{App, oci};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
 use crate::registry::Access;
 
-pub static DIALECT: Dialect = Dialect { name: "token", routes: ROUTES, refuse, headers: &[] };
+pub static DIALECT: Dialect = Dialect {
+    name: "token",
+    routes: ROUTES,
+    identify: |app, asked| Box::pin(auth::identify(app, asked)),
+    repo: named_repo,
+    code: oci::code,
+    refuse,
+    headers: &[],
+};
 
 const ROUTES: &[super::route::Route] = routes! {
     GET  "/token" Nobody token_get;
