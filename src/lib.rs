@@ -14,6 +14,8 @@ pub mod http;
 pub mod jobs;
 /// What a manifest names: bytes in, digests out.
 pub mod manifest;
+/// How the C library keeps memory.
+pub mod memory;
 /// The words of the protocol, parsed once at the door.
 pub mod names;
 /// True statements about a directory, and the verbs that keep them true.

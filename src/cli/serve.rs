@@ -19,7 +19,7 @@ use crate::registry::{Clock, Mode, Registry, boot_id};
 
 /// Threads for what blocks: hashing, files, commits. Each waits for the disk most of the
 /// time; pushes that wait together share a commit.
-const BLOCKING_THREADS: usize = 32;
+const BLOCKING_THREADS: usize = 16;
 /// Their stacks. Nothing recurses.
 const STACK_BYTES: usize = 512 << 10;
 /// How often the certificate's end is looked at.
@@ -47,6 +47,7 @@ pub struct Serve {
 impl Serve {
     pub fn run(self, common: &Common) -> Result<()> {
         let config = self.config(common)?;
+        crate::memory::keep_small();
         start_log(&config);
         let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
         let runtime = tokio::runtime::Builder::new_multi_thread()

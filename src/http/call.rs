@@ -267,12 +267,19 @@ impl Call {
         }
     }
 
-    /// The same, if it need not be waited for.
+    /// The same, if it need not be waited for. The connection that fills the body runs in
+    /// this very task, so it is given one turn to bring what the socket has.
     async fn frame_at_hand(&mut self, pace: &mut Pace) -> Option<Result<Option<Bytes>>> {
         let mut frame = std::pin::pin!(self.frame(pace));
+        let mut turns = 1;
         poll_fn(|cx| match frame.as_mut().poll(cx) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending => Poll::Ready(None),
+            Poll::Pending if turns == 0 => Poll::Ready(None),
+            Poll::Pending => {
+                turns -= 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         })
         .await
     }

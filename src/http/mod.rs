@@ -56,8 +56,8 @@ const CONNECTION_BYTES: usize = 64 << 10;
 /// Bodies that must be whole in memory (manifests, forms), all together.
 const BODY_BYTES_TOTAL: usize = 16 << 20;
 /// Uploads, and pulls, that may use more than 64 KiB of memory at once. Others go on with that.
-const GENEROUS_UPLOADS: usize = 16;
-const GENEROUS_PULLS: usize = 16;
+const GENEROUS_UPLOADS: usize = 8;
+const GENEROUS_PULLS: usize = 8;
 
 /// What every request needs.
 pub struct App {
