@@ -14,9 +14,10 @@ CREATE TABLE meta (
 ) WITHOUT ROWID, STRICT;
 
 -- People ----------------------------------------------------------------------
+-- Ids that credentials are remembered by are never given twice (AUTOINCREMENT).
 
 CREATE TABLE user (
-  id         INTEGER PRIMARY KEY,
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
   uuid       TEXT    NOT NULL UNIQUE,
   name       TEXT    NOT NULL UNIQUE,          -- lower case, one component of a repository name
   password   TEXT    NOT NULL,                 -- PHC string (argon2id), or bcrypt from an htpasswd file
@@ -44,7 +45,7 @@ CREATE TABLE generated_password (
 
 -- Tokens of people and robots: a password that does less, and ends.
 CREATE TABLE token (
-  id         INTEGER PRIMARY KEY,
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
   uuid       TEXT    NOT NULL UNIQUE,
   user       INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
   hash       BLOB    NOT NULL UNIQUE,          -- SHA-256; the token is random
@@ -93,7 +94,7 @@ CREATE INDEX namespace_owner ON namespace (owner);
 
 -- An organisation's groups. `owners` is made with it; its members own the namespace.
 CREATE TABLE org_group (
-  id          INTEGER PRIMARY KEY,
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
   uuid        TEXT    NOT NULL UNIQUE,
   namespace   INTEGER NOT NULL REFERENCES namespace ON DELETE CASCADE,
   name        TEXT    NOT NULL,

@@ -6,7 +6,7 @@
 
 -- user
 CREATE TABLE user_new (
-  id         INTEGER PRIMARY KEY,
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
   uuid       TEXT    NOT NULL UNIQUE,
   name       TEXT    NOT NULL UNIQUE,
   password   TEXT    NOT NULL,
@@ -155,7 +155,7 @@ CREATE TABLE generated_password (
 ) STRICT;
 
 CREATE TABLE token (
-  id         INTEGER PRIMARY KEY,
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
   uuid       TEXT    NOT NULL UNIQUE,
   user       INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
   hash       BLOB    NOT NULL UNIQUE,
@@ -187,7 +187,7 @@ CREATE TABLE v1_token (
 CREATE INDEX v1_token_expires ON v1_token (expires_secs);
 
 CREATE TABLE org_group (
-  id          INTEGER PRIMARY KEY,
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
   uuid        TEXT    NOT NULL UNIQUE,
   namespace   INTEGER NOT NULL REFERENCES namespace ON DELETE CASCADE,
   name        TEXT    NOT NULL,

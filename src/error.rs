@@ -241,6 +241,8 @@ impl From<std::io::Error> for Error {
     fn from(cause: std::io::Error) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let kind = match cause.kind() {
+            // Those that are open will be closed: try again.
+            _ if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => Kind::Unavailable,
             StorageFull | QuotaExceeded => Kind::Full,
             ReadOnlyFilesystem => Kind::Unavailable,
             _ => Kind::Internal,

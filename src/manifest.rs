@@ -4,7 +4,11 @@
 //! only what must be present, what is linked, and what lists show.
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::Digest;
@@ -16,6 +20,8 @@ pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
 const DEPTH_MAX: usize = 32;
 /// Most layers, or most children, of one manifest.
 const DESCRIPTORS_MAX: usize = 1_000;
+/// Most annotations of one manifest.
+const ANNOTATIONS_MAX: usize = 1_000;
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -74,13 +80,13 @@ struct Body {
     schema_version: Option<u32>,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-    blobs: Option<Vec<Descriptor>>,
-    fs_layers: Option<serde::de::IgnoredAny>,
-    subject: Option<Descriptor>,
-    annotations: Option<BTreeMap<String, String>>,
+    config: Option<Object<Descriptor>>,
+    layers: Option<Few<Object<Descriptor>>>,
+    manifests: Option<Few<Object<Descriptor>>>,
+    blobs: Option<Few<Object<Descriptor>>>,
+    fs_layers: Option<IgnoredAny>,
+    subject: Option<Object<Descriptor>>,
+    annotations: Option<FewPairs>,
 }
 
 #[derive(Deserialize)]
@@ -90,8 +96,81 @@ struct Descriptor {
     digest: String,
     /// A negative, fractional or missing size is an error.
     size: u64,
+    /// Only whether there are any counts, and `IgnoredAny` takes no memory.
     #[serde(default)]
-    urls: Vec<String>,
+    urls: Vec<IgnoredAny>,
+}
+
+/// A JSON object and nothing else: serde would take an array of the fields as well, and
+/// whoever reads the manifest next would not.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Object<T>, D::Error> {
+        struct AsMap<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for AsMap<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        from.deserialize_map(AsMap(PhantomData))
+    }
+}
+
+/// A list that stops being read once it is too long, not when it is in memory.
+struct Few<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Few<T>, D::Error> {
+        struct Counted<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Counted<T> {
+            type Value = Few<T>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                write!(f, "a list of at most {DESCRIPTORS_MAX}")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Few<T>, A::Error> {
+                let mut few = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    if few.len() == DESCRIPTORS_MAX {
+                        return Err(A::Error::invalid_length(few.len() + 1, &self));
+                    }
+                    few.push(item);
+                }
+                Ok(Few(few))
+            }
+        }
+        from.deserialize_seq(Counted(PhantomData))
+    }
+}
+
+/// Annotations, likewise.
+struct FewPairs(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for FewPairs {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<FewPairs, D::Error> {
+        struct Counted;
+        impl<'de> Visitor<'de> for Counted {
+            type Value = FewPairs;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                write!(f, "at most {ANNOTATIONS_MAX} annotations")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<FewPairs, A::Error> {
+                let mut pairs = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    if pairs.len() == ANNOTATIONS_MAX {
+                        return Err(A::Error::invalid_length(pairs.len() + 1, &self));
+                    }
+                    pairs.insert(key, value);
+                }
+                Ok(FewPairs(pairs))
+            }
+        }
+        from.deserialize_map(Counted)
+    }
 }
 
 impl Descriptor {
@@ -121,17 +200,19 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
         return Err(Kind::TooLarge(Thing::Manifest).because("a manifest has at most 4 MiB"));
     }
     check_depth(bytes)?;
-    let body: Body =
+    let Object(body): Object<Body> =
         serde_json::from_slice(bytes).map_err(|e| invalid(format!("the manifest does not parse: {e}")))?;
     let (media_type, shape) = settle_type(&body, content_type)?;
 
     if shape != Shape::Artifact && body.schema_version != Some(2) {
         return Err(invalid("a manifest must have \"schemaVersion\": 2"));
     }
-    let lists = [&body.layers, &body.manifests, &body.blobs];
-    if lists.iter().filter_map(|list| list.as_ref()).any(|list| list.len() > DESCRIPTORS_MAX) {
-        return Err(invalid("a manifest lists at most 1000 layers or manifests"));
-    }
+    // From here on lists are as long as they may be, and objects are objects.
+    let list = |few: Option<Few<Object<Descriptor>>>| {
+        few.map(|few| few.0.into_iter().map(|object| object.0).collect::<Vec<Descriptor>>())
+    };
+    let (config, layers) = (body.config.map(|object| object.0), list(body.layers));
+    let (manifests, blobs) = (list(body.manifests), list(body.blobs));
 
     let mut manifest = Manifest {
         media_type,
@@ -139,16 +220,16 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
         config: None,
         content_bytes: 0,
         children: Vec::new(),
-        subject: body.subject.as_ref().map(Descriptor::digest).transpose()?,
+        subject: body.subject.map(|object| object.0.digest()).transpose()?,
         artifact_type: body.artifact_type.filter(|text| !text.is_empty()),
         annotations: match body.annotations {
-            Some(map) if !map.is_empty() => {
+            Some(FewPairs(map)) if !map.is_empty() => {
                 Some(serde_json::to_string(&map).map_err(|e| Kind::Internal.from_cause(e))?)
             }
             _ => None,
         },
     };
-    match (shape, body.config, body.layers, body.manifests, body.blobs) {
+    match (shape, config, layers, manifests, blobs) {
         (Shape::Image, Some(config), Some(layers), None, None) => {
             if manifest.artifact_type.is_none() {
                 manifest.artifact_type.clone_from(&config.media_type);
@@ -301,6 +382,15 @@ mod tests {
             r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
             vec![format!(r#"{{"digest":"{}","size":1}}"#, digest('c')); 1001].join(",")
         );
+        let listed = format!(
+            r#"[2,"{OCI_MANIFEST}",null,{{"digest":"{}","size":2}},[],null,null,null,null,null]"#,
+            digest('a')
+        );
+        let notes: Vec<String> = (0..1_001).map(|n| format!("\"{n}\":\"\"")).collect();
+        let noted = image(&format!(",\"annotations\":{{{}}}", notes.join(",")));
+        for bad in [&listed, &noted] {
+            assert_eq!(read(bad.as_bytes(), None).expect_err(bad).kind, Kind::Invalid(Thing::Manifest));
+        }
         for bad in ["", "{}", "[]", "null", "{", "\u{0}", &negative, &huge, &twice, &deep, &many] {
             let error = read(bad.as_bytes(), None).expect_err(bad);
             assert_eq!(error.kind, Kind::Invalid(Thing::Manifest), "{bad:.80}");

@@ -48,6 +48,7 @@ impl Serve {
     pub fn run(self, common: &Common) -> Result<()> {
         let config = self.config(common)?;
         crate::memory::keep_small();
+        raise_file_limit();
         start_log(&config);
         let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -208,6 +209,16 @@ fn announce(server: &Server, tls: bool, ca: Option<&Path>, password: Option<&str
     if let Some(password) = password {
         println!("The first administrator is admin, with the password {password}");
         println!("It is not shown again; change it with `outport user passwd admin`");
+    }
+}
+
+/// As many open files as the system lets us have: each connection and each open upload is one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

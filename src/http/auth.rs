@@ -166,7 +166,7 @@ async fn check_password(app: &App, address: IpAddr, login: &str, password: &str)
     let (name, secret) = (login.to_owned(), password.to_owned());
     match app.run(move |registry| registry.user_verify(&name, &secret)).await? {
         Some(user) => {
-            auth.throttle.succeeded(login);
+            auth.throttle.succeeded(address, login);
             auth.remember(fingerprint, &user);
             Ok(user)
         }
@@ -216,11 +216,7 @@ impl Auth {
             clock: clock.clone(),
             checked: Mutex::default(),
             checking: Mutex::default(),
-            throttle: Throttle {
-                clock: clock.clone(),
-                addresses: Mutex::default(),
-                accounts: Mutex::default(),
-            },
+            throttle: Throttle::new(clock),
             waiting: Semaphore::new(WAITING_MAX),
             turn: Semaphore::new(1),
         })
@@ -247,10 +243,13 @@ impl Auth {
         same
     }
 
+    /// Each use prolongs it: that the user has not changed is looked up every time.
     fn recall(&self, fingerprint: &Fingerprint) -> Option<User> {
         let now = (self.clock.monotonic)();
-        let checked = lock(&self.checked);
-        checked.get(fingerprint).filter(|(_, until)| now < *until).map(|(user, _)| user.clone())
+        let mut checked = lock(&self.checked);
+        let (user, until) = checked.get_mut(fingerprint).filter(|(_, until)| now < *until)?;
+        *until = now + REMEMBER_FOR;
+        Some(user.clone())
     }
 
     fn remember(&self, fingerprint: Fingerprint, user: &User) {
@@ -270,10 +269,15 @@ impl Auth {
 }
 
 /// Counts wrong passwords by address and by account, and makes guessers wait.
+///
+/// An account that once got in from an address is counted there by itself from then on: a
+/// bad device does not lock out the good ones behind the same address, nor does a stranger
+/// who guesses at an account lock its owner out.
 struct Throttle {
     clock: Clock,
     addresses: Mutex<HashMap<IpAddr, Failures>>,
     accounts: Mutex<HashMap<String, Failures>>,
+    at_home: Mutex<HashMap<(IpAddr, String), Failures>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -295,13 +299,27 @@ impl Failures {
 }
 
 impl Throttle {
+    fn new(clock: &Clock) -> Throttle {
+        Throttle {
+            clock: clock.clone(),
+            addresses: Mutex::default(),
+            accounts: Mutex::default(),
+            at_home: Mutex::default(),
+        }
+    }
+
     fn check(&self, address: IpAddr, account: &str) -> Result<()> {
         let now = (self.clock.monotonic)();
-        let opens = [
-            lock(&self.addresses).get(&whole(address)).map(Failures::open_at),
-            lock(&self.accounts).get(account).map(Failures::open_at),
-        ];
-        match opens.into_iter().flatten().max() {
+        let (address, account) = (whole(address), account.to_lowercase());
+        let at_home = lock(&self.at_home).get(&(address, account.clone())).map(Failures::open_at);
+        let opens = match at_home {
+            Some(at) => Some(at),
+            None => {
+                let by_address = lock(&self.addresses).get(&address).map(Failures::open_at);
+                by_address.max(lock(&self.accounts).get(&account).map(Failures::open_at))
+            }
+        };
+        match opens {
             Some(at) if at > now => {
                 let retry_secs = (at - now).as_secs() + 1;
                 Err(Kind::TooMany { retry_secs }
@@ -313,16 +331,27 @@ impl Throttle {
 
     fn failed(&self, address: IpAddr, account: &str) {
         let now = (self.clock.monotonic)();
-        count(&mut lock(&self.addresses), whole(address), now);
+        let address = whole(address);
         // No user's name is longer, and what is not one needs no counting.
-        if account.len() <= 254 {
-            count(&mut lock(&self.accounts), account.to_owned(), now);
+        let account = account.get(..254).unwrap_or(account).to_lowercase();
+        let mut at_home = lock(&self.at_home);
+        if at_home.contains_key(&(address, account.clone())) {
+            count(&mut at_home, (address, account), now);
+        } else {
+            count(&mut lock(&self.addresses), address, now);
+            count(&mut lock(&self.accounts), account, now);
         }
     }
 
-    /// The account's guesses are over; the address may still be guessing at others.
-    fn succeeded(&self, account: &str) {
-        lock(&self.accounts).remove(account);
+    /// The account is at home here; the address may still be guessing at others.
+    fn succeeded(&self, address: IpAddr, account: &str) {
+        let now = (self.clock.monotonic)();
+        let key = (whole(address), account.to_lowercase());
+        let mut at_home = lock(&self.at_home);
+        count(&mut at_home, key.clone(), now);
+        if let Some(failures) = at_home.get_mut(&key) {
+            failures.count = 0;
+        }
     }
 }
 
@@ -367,7 +396,7 @@ mod tests {
             monotonic: Arc::new(move || Duration::from_secs(now.load(Ordering::Relaxed))),
             ..Clock::system()
         };
-        (secs, Throttle { clock, addresses: Mutex::default(), accounts: Mutex::default() })
+        (secs, Throttle::new(&clock))
     }
 
     #[test]
@@ -433,6 +462,25 @@ mod tests {
             throttle.failed(v6(n), &format!("six{n}"));
         }
         assert!(throttle.check(v6(999), "someone").is_err(), "one /64 is one guesser");
+    }
+
+    #[test]
+    fn one_bad_device_locks_out_neither_its_neighbours_nor_an_account_its_owner() {
+        let (_, throttle) = throttle();
+        let home: IpAddr = "192.0.2.7".parse().expect("an address");
+        let far: IpAddr = "198.51.100.7".parse().expect("an address");
+        throttle.succeeded(home, "good");
+        for n in 0..50 {
+            throttle.failed(home, "bad-device");
+            throttle.failed(IpAddr::from([203, 0, 113, n]), "Good");
+        }
+        assert!(throttle.check(home, "good").is_ok());
+        assert!(throttle.check(home, "newcomer").is_err());
+        assert!(throttle.check(far, "good").is_err());
+        for _ in 0..11 {
+            throttle.failed(home, "GOOD");
+        }
+        assert!(throttle.check(home, "good").is_err(), "at home one may not guess either");
     }
 
     #[test]

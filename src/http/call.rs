@@ -25,6 +25,8 @@ use crate::registry::{Registry, Upload, User};
 const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// After its first half minute a body must have come at this rate, in bytes a second.
 const BODY_RATE_MIN: u64 = 1_024;
+/// A body that must be whole in memory has this long to come.
+const WHOLE_BODY_MAX: Duration = Duration::from_secs(120);
 /// How much of a body is waited for before it is written: one checksum's worth.
 const GATHER_BYTES: usize = 64 << 10;
 /// How much is written at once if it is there already and memory allows.
@@ -41,6 +43,8 @@ pub struct Call {
     caller: Caller,
     repo: Option<RepoName>,
     body: Option<Incoming>,
+    /// Shared memory that a whole body took.
+    shares: Vec<OwnedSemaphorePermit>,
 }
 
 impl Call {
@@ -51,7 +55,7 @@ impl Call {
         repo: Option<RepoName>,
         body: Incoming,
     ) -> Call {
-        Call { app, asked, caller, repo, body: Some(body) }
+        Call { app, asked, caller, repo, body: Some(body), shares: Vec::new() }
     }
 
     pub fn head(&self) -> &Parts {
@@ -132,24 +136,31 @@ impl Call {
 
     /// The whole body, for what is small by its nature. More than `max` bytes are
     /// `TooLarge`, told before any are read if the client says so.
+    ///
+    /// The first 64 KiB are every connection's own. What goes beyond takes from memory that
+    /// is shared, as it arrives, and keeps it until the call is over; so a body that is
+    /// announced and never sent holds nothing, and one that drips is given up.
     pub async fn body(&mut self, max: usize, thing: Thing) -> Result<Bytes> {
         let too_large = || Kind::TooLarge(thing).because(format!("at most {max} bytes are taken here"));
-        let announced = self.content_length()?;
-        if announced.is_some_and(|bytes| bytes > max as u64) {
+        if self.content_length()?.is_some_and(|bytes| bytes > max as u64) {
             return Err(too_large());
         }
-        // Memory for bodies is shared: what is not announced may be as much as is allowed.
-        let share = announced.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(max)).max(1);
-        let _share = self.app.body_memory(share).await?;
-        let mut bytes = Vec::new();
-        let mut pace = Pace::start();
-        while let Some(frame) = self.frame(&mut pace).await? {
-            if bytes.len() + frame.len() > max {
-                return Err(too_large());
+        let whole = async {
+            let mut bytes = Vec::new();
+            let mut pace = Pace::start();
+            while let Some(frame) = self.frame(&mut pace).await? {
+                if bytes.len() + frame.len() > max {
+                    return Err(too_large());
+                }
+                let beyond = (bytes.len() + frame.len()).saturating_sub(GATHER_BYTES.max(bytes.len()));
+                if beyond > 0 {
+                    self.shares.push(self.app.body_memory(beyond).await?);
+                }
+                bytes.extend_from_slice(&frame);
             }
-            bytes.extend_from_slice(&frame);
-        }
-        Ok(bytes.into())
+            Ok(bytes.into())
+        };
+        timeout(WHOLE_BODY_MAX, whole).await.unwrap_or(Err(Kind::Slow.into()))
     }
 
     /// A body's fields, whether it is JSON or a form: the Content-Type is a hint, for
@@ -197,7 +208,12 @@ impl Call {
                     );
                 }
                 let upload = upload.clone();
-                total = self.run(move |_| upload.write(&frames)).await?;
+                // After a failed write nobody knows where the file ends.
+                total = self
+                    .run(move |registry| {
+                        upload.write(&frames).inspect_err(|_| registry.upload_cancel(&upload))
+                    })
+                    .await?;
             }
             drop(share);
             match end {

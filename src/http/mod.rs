@@ -133,13 +133,25 @@ impl App {
         self.piece_memory.clone().try_acquire_owned().ok()
     }
 
+    /// Whose request it is: behind a trusted proxy, the address that the proxy saw.
+    fn client(&self, peer: Peer, head: &hyper::http::request::Parts) -> Peer {
+        let forwarded = || {
+            let header = head.headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+            header.rsplit(',').next()?.trim().parse().ok()
+        };
+        match self.options().trusted_proxies.contains(&peer.address) {
+            true => Peer { address: forwarded().unwrap_or(peer.address), ..peer },
+            false => peer,
+        }
+    }
+
     /// Scheme and host as the client sees them, so that it can be sent elsewhere here.
     fn origin(&self, asked: &Asked) -> (String, String) {
         let header = |name: &str| {
             let value = asked.head.headers.get(name)?.to_str().ok()?;
             Some(value.split(',').next().unwrap_or_default().trim().to_owned())
         };
-        let trusted = self.options().trusted_proxies.contains(&asked.peer.address);
+        let trusted = asked.proxied;
         let forwarded = |name: &str| header(name).filter(|value| trusted && !value.is_empty());
         let scheme = match forwarded("x-forwarded-proto").as_deref() {
             Some("https") => "https",
@@ -170,8 +182,14 @@ fn rfc3339(secs: i64) -> String {
 
 /// Sockets, and what is served on them.
 pub struct Server {
-    app: Arc<App>,
     listeners: Vec<TcpListener>,
+    door: Door,
+}
+
+/// What every connection comes in by.
+#[derive(Clone)]
+struct Door {
+    app: Arc<App>,
     tls: Option<Arc<tls::Tls>>,
     places: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -188,7 +206,7 @@ impl Server {
             listeners.push(listener);
         }
         let places = Arc::new(Semaphore::new(app.options().connections_max));
-        Ok(Server { app, listeners, tls, places, by_address: Arc::default() })
+        Ok(Server { listeners, door: Door { app, tls, places, by_address: Arc::default() } })
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
@@ -197,11 +215,10 @@ impl Server {
 
     /// Serves until `stop` turns true, then lets open requests finish, for `drain` at most.
     pub async fn serve(self, stop: watch::Receiver<bool>, drain: Duration) {
-        let server = Arc::new(self);
         let (open, mut all_closed) = tokio::sync::mpsc::channel::<()>(1);
         let mut accepting = tokio::task::JoinSet::new();
-        for at in 0..server.listeners.len() {
-            accepting.spawn(server.clone().accept(at, stop.clone(), open.clone()));
+        for listener in self.listeners {
+            accepting.spawn(self.door.clone().accept(listener, stop.clone(), open.clone()));
         }
         drop(open);
         while accepting.join_next().await.is_some() {}
@@ -210,10 +227,14 @@ impl Server {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
     }
+}
 
+impl Door {
+    /// Accepts until it is told to stop; then the listener is closed, and who comes is refused
+    /// by the kernel.
     async fn accept(
-        self: Arc<Self>,
-        at: usize,
+        self,
+        listener: TcpListener,
         mut stop: watch::Receiver<bool>,
         open: tokio::sync::mpsc::Sender<()>,
     ) {
@@ -224,7 +245,7 @@ impl Server {
                 () = stopped(&mut stop) => return,
             };
             let accepted = tokio::select! {
-                accepted = self.listeners[at].accept() => accepted,
+                accepted = listener.accept() => accepted,
                 () = stopped(&mut stop) => return,
             };
             let (stream, address) = match accepted {
@@ -242,9 +263,9 @@ impl Server {
                 tracing::debug!(%address, "too many connections from one address");
                 continue;
             };
-            let (server, stop, open) = (self.clone(), stop.clone(), open.clone());
+            let (door, stop, open) = (self.clone(), stop.clone(), open.clone());
             tokio::spawn(async move {
-                server.connection(stream, address.ip(), stop).await;
+                door.connection(stream, address.ip(), stop).await;
                 drop((place, seat, open));
             });
         }

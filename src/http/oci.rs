@@ -5,7 +5,9 @@ use hyper::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, IF_RANGE,
     LINK, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -153,25 +155,29 @@ async fn upload_post(mut call: Call) -> Result<Reply> {
         (None, None) => Algorithm::Sha256,
     };
     let announced = call.content_length()?.unwrap_or(0);
-    let (user, to) = (call.user()?.clone(), repo.clone());
-    let upload = call.run(move |registry| registry.upload_begin(&user, &to, algorithm, announced)).await?;
+    let (user, to, app) = (call.user()?.clone(), repo.clone(), call.app.clone());
+    // Nobody knows this upload's name yet: if the client goes, so does it.
+    let unnamed = call
+        .run(move |registry| {
+            let upload = registry.upload_begin(&user, &to, algorithm, announced)?;
+            Ok(Unnamed { app, upload: Some(upload) })
+        })
+        .await?;
     let Some(digest) = digest else {
-        let reply = reply::empty(StatusCode::ACCEPTED);
-        return Ok(upload_headers(reply, &repo, upload.id(), 0));
+        let upload = unnamed.name();
+        let id = upload.as_ref().map(Upload::id).ok_or(Kind::NotFound(Thing::Upload))?;
+        return Ok(upload_headers(reply::empty(StatusCode::ACCEPTED), &repo, id, 0));
     };
-    // Nobody was told this upload's name, so nobody could go on with what breaks off.
-    let guard = Unnamed { app: call.app.clone(), upload: upload.clone() };
+    let upload = unnamed.upload.clone().ok_or(Kind::NotFound(Thing::Upload))?;
     call.pour(&upload).await?;
-    let reply = upload_settle(&call, upload, repo, digest).await;
-    drop(guard);
-    reply
+    upload_settle(&call, upload, repo, digest).await
 }
 
-/// Links a blob that the caller may read elsewhere. A robot token reads only where it
-/// reaches, so it must say from where.
+/// Links a blob that the caller may read elsewhere. A token reads only what it was made
+/// for, so its bearer must say from where.
 async fn mount(call: &Call, repo: &RepoName, digest: &Digest) -> Result<bool> {
     let mut only_from = None;
-    if call.caller().limit.is_some() {
+    if call.caller().limit.is_some() || call.caller().scopes.is_some() {
         match call.query("from").map(|from| RepoName::parse(&from)) {
             Some(Ok(from)) if auth::permit(&call.app, call.caller(), Access::Pull, &from).is_ok() => {
                 only_from = Some(from);
@@ -186,12 +192,21 @@ async fn mount(call: &Call, repo: &RepoName, digest: &Digest) -> Result<bool> {
 /// Ends an upload, if it is still open, when its request ends, however that ends.
 struct Unnamed {
     app: Arc<App>,
-    upload: Upload,
+    upload: Option<Upload>,
+}
+
+impl Unnamed {
+    /// The client is told its name: from here on it may come back.
+    fn name(mut self) -> Option<Upload> {
+        self.upload.take()
+    }
 }
 
 impl Drop for Unnamed {
     fn drop(&mut self) {
-        self.app.registry.upload_cancel(&self.upload);
+        if let Some(upload) = &self.upload {
+            self.app.registry.upload_cancel(upload);
+        }
     }
 }
 
@@ -204,8 +219,7 @@ async fn upload_get(call: Call) -> Result<Reply> {
 
 /// Appends a chunk, or a stream of any length.
 async fn upload_patch(mut call: Call) -> Result<Reply> {
-    let (upload, bytes) = upload_resume(&call).await?;
-    check_content_range(&call, bytes)?;
+    let upload = upload_resume(&call).await?.0;
     let bytes = call.pour(&upload).await?;
     let reply = reply::empty(StatusCode::ACCEPTED);
     Ok(upload_headers(reply, call.repo()?, upload.id(), bytes))
@@ -218,7 +232,6 @@ async fn upload_put(mut call: Call) -> Result<Reply> {
     })?;
     let digest = Digest::parse(&digest)?;
     let (upload, bytes) = upload_resume(&call).await?;
-    check_content_range(&call, bytes)?;
     if bytes == 0 {
         // Now that the algorithm is known, no byte need be hashed twice.
         let (upload, algorithm) = (upload.clone(), digest.algorithm());
@@ -239,13 +252,20 @@ async fn upload_delete(call: Call) -> Result<Reply> {
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-/// Takes up the upload of the path, with the number of bytes it has.
+/// Takes up the upload of the path, with the number of bytes it has. A chunk that does not
+/// fit its end takes nothing up, and leaves alone whoever holds it.
 async fn upload_resume(call: &Call) -> Result<(Upload, u64)> {
     let id = UploadId::parse(call.param("upload"))?;
     let (user, repo) = (call.user()?.clone(), call.repo()?.clone());
+    let first = content_range_first(call)?;
     call.run(move |registry| {
+        let fits = |bytes| match first {
+            Some(first) if first != bytes => Err(Error::from(Kind::OutOfOrder { offset: bytes })),
+            _ => Ok(bytes),
+        };
+        fits(registry.upload_stat(&user, &repo, &id)?)?;
         let upload = registry.upload_resume(&user, &repo, &id)?;
-        let bytes = upload.bytes()?;
+        let bytes = fits(upload.bytes()?)?;
         Ok((upload, bytes))
     })
     .await
@@ -270,19 +290,17 @@ fn upload_headers(reply: Reply, repo: &RepoName, id: &UploadId, bytes: u64) -> R
     reply::with(reply, UPLOAD_UUID, id.as_str())
 }
 
-/// A chunk that says where it belongs must belong at the end, and be as long as it says.
-fn check_content_range(call: &Call, bytes: u64) -> Result<()> {
-    let Some(text) = call.header(CONTENT_RANGE) else { return Ok(()) };
+/// Where a chunk says it begins. It must be as long as it says, and say how long it is.
+fn content_range_first(call: &Call) -> Result<Option<u64>> {
+    let Some(text) = call.header(CONTENT_RANGE) else { return Ok(None) };
     let (first, last) = content_range(text).ok_or_else(|| {
         Kind::Invalid(Thing::Upload)
             .because("the Content-Range of a chunk is its first and last byte: 0-1023")
     })?;
-    if first != bytes {
-        return Err(Kind::OutOfOrder { offset: bytes }.into());
-    }
     match call.content_length()? {
-        Some(length) if length != last - first + 1 => Err(Kind::LengthMismatch.into()),
-        _ => Ok(()),
+        Some(length) if length == last - first + 1 => Ok(Some(first)),
+        Some(_) => Err(Kind::LengthMismatch.into()),
+        None => Err(Kind::LengthMismatch.because("a chunk with a Content-Range needs a Content-Length")),
     }
 }
 
@@ -312,7 +330,17 @@ async fn manifest_get(call: Call) -> Result<Reply> {
         reply.headers_mut().insert(CONTENT_LENGTH, row.bytes.into());
         (row, reply)
     } else {
-        let (row, body) = call.look(|registry| registry.manifest(repo, &reference))?;
+        let row = call.look(|registry| registry.manifest_stat(repo, &reference))?;
+        // Memory for large ones is shared, and theirs until the client has taken them.
+        let share = match row.bytes {
+            0..LARGE_BYTES => None,
+            bytes => Some(call.app.body_memory(usize::try_from(bytes).unwrap_or(usize::MAX)).await?),
+        };
+        let (row, body) = call.look(|registry| registry.manifest(repo, &Reference::Digest(row.digest)))?;
+        let body = match share {
+            None => body.into(),
+            Some(share) => bytes::Bytes::from_owner(Held { body, _share: share }),
+        };
         (row, reply::bytes(StatusCode::OK, body))
     };
     let reply = match is_cached(&call, &row.digest) {
@@ -320,6 +348,21 @@ async fn manifest_get(call: Call) -> Result<Reply> {
         false => reply::with(reply, CONTENT_TYPE, &row.media_type),
     };
     Ok(content_headers(reply, &row.digest))
+}
+
+/// Manifests from this size on share their memory.
+const LARGE_BYTES: u64 = 64 << 10;
+
+/// A body that keeps its share of memory until its last byte is sent.
+struct Held {
+    body: Vec<u8>,
+    _share: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 async fn manifest_put(mut call: Call) -> Result<Reply> {
@@ -391,23 +434,19 @@ async fn referrers(call: Call) -> Result<Reply> {
     let artifact_type = call.query("artifactType").filter(|text| !text.is_empty());
     let page =
         call.look(|registry| registry.referrers(repo, &digest, artifact_type.as_deref(), &last, limit))?;
-    let mut manifests = Vec::new();
+    let mut manifests = Vec::with_capacity(page.referrers.len());
     for row in &page.referrers {
-        let mut entry = json!({
-            "mediaType": row.media_type,
-            "digest": row.digest.as_str(),
-            "size": row.bytes,
+        // As it was stored: annotations may be large, and are not built up again.
+        let annotations = row.annotations.as_deref().map(serde_json::from_str::<&RawValue>).transpose();
+        manifests.push(ReferrerEntry {
+            media_type: &row.media_type,
+            digest: row.digest.as_str(),
+            size: row.bytes,
+            artifact_type: row.artifact_type.as_deref(),
+            annotations: annotations.map_err(|error| Kind::Internal.from_cause(error))?,
         });
-        if let Some(artifact_type) = &row.artifact_type {
-            entry["artifactType"] = artifact_type.as_str().into();
-        }
-        if let Some(annotations) = &row.annotations {
-            entry["annotations"] = serde_json::from_str::<Value>(annotations)
-                .map_err(|error| Kind::Internal.from_cause(error))?;
-        }
-        manifests.push(entry);
     }
-    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
+    let index = ReferrersIndex { schema_version: 2, media_type: OCI_INDEX, manifests };
     let mut reply = reply::json(StatusCode::OK, &index);
     // Clients compare this type to the letter.
     reply.headers_mut().remove(CONTENT_TYPE);
@@ -427,6 +466,27 @@ async fn referrers(call: Call) -> Result<Reply> {
         reply = reply::with(reply, LINK, link);
     }
     Ok(reply)
+}
+
+/// The index that answers for referrers: descriptors in the image specification's words.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReferrersIndex<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    manifests: Vec<ReferrerEntry<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReferrerEntry<'a> {
+    media_type: &'a str,
+    digest: &'a str,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<&'a RawValue>,
 }
 
 /// `n` and `last`. No `n` means as much as one page may hold.

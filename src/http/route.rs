@@ -9,6 +9,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
 use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -95,6 +96,8 @@ pub static DIALECTS: [&Dialect; 3] = [&oci::DIALECT, &token::DIALECT, &ops::DIAL
 pub struct Asked {
     pub head: Parts,
     pub peer: Peer,
+    /// It came through a proxy whose word counts.
+    pub proxied: bool,
     pub request_id: String,
     pub dialect: &'static Dialect,
     /// The row that fits, if one does.
@@ -176,8 +179,7 @@ pub fn fit_path(pattern: &'static str, path: &str) -> Option<Params> {
         at += take;
         match want.strip_prefix('{').and_then(|want| want.strip_suffix('}')) {
             Some(name) => {
-                let decoded: Vec<_> =
-                    part.iter().map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect();
+                let decoded: Vec<_> = part.iter().map(|segment| decode(segment)).collect();
                 params.0.push((name.trim_end_matches('*'), decoded.join("/")));
             }
             None if part == [*want] => {}
@@ -185,6 +187,14 @@ pub fn fit_path(pattern: &'static str, path: &str) -> Option<Params> {
         }
     }
     (at == has.len()).then_some(params)
+}
+
+/// A segment as it was meant. One that smuggles a slash in stays as it is, and parses as nothing.
+fn decode(segment: &str) -> Cow<'_, str> {
+    match percent_decode_str(segment).decode_utf8_lossy() {
+        decoded if decoded.contains('/') => Cow::Borrowed(segment),
+        decoded => decoded,
+    }
 }
 
 /// Answers one request. Never fails: what goes wrong becomes an answer.
@@ -196,7 +206,9 @@ pub async fn answer(app: Arc<App>, peer: Peer, head: Parts, body: Incoming) -> R
         Fit::None => (dialect_of(head.uri.path()), None, Params::default(), Vec::new()),
     };
     let request_id = app.request_id();
-    let asked = Arc::new(Asked { head, peer, request_id, dialect, route, params, allow });
+    let proxied = app.options().trusted_proxies.contains(&peer.address);
+    let peer = app.client(peer, &head);
+    let asked = Arc::new(Asked { head, peer, proxied, request_id, dialect, route, params, allow });
 
     let mut reply = match serve(&app, &asked, body).await {
         Ok(reply) => reply,
@@ -310,15 +322,18 @@ fn check_head(head: &Parts) -> Result<()> {
     Ok(())
 }
 
-/// One line a request. What changes something is worth a line in the journal; pulls are
-/// not, for a journal on flash wears it out.
+/// One line a request. What changes something is worth a line in the journal; pulls and
+/// strangers at the door are not, for a journal on flash wears it out.
 fn log(asked: &Asked, reply: &Reply, started: Instant) {
+    /// Longest path shown. No repository's own is longer.
+    const PATH_MAX: usize = 400;
     let (method, path) = (&asked.head.method, asked.head.uri.path());
+    let path = path.get(..PATH_MAX).unwrap_or(path);
     let status = reply.status().as_u16();
     let (id, peer) = (&asked.request_id, asked.peer.address);
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let reads = matches!(*method, Method::GET | Method::HEAD);
-    if reads && status != 429 {
+    if reads || status == 401 {
         tracing::debug!(id, %peer, %method, path, status, ms, "answered");
     } else {
         tracing::info!(id, %peer, %method, path, status, ms, "answered");
@@ -352,7 +367,7 @@ mod tests {
         let manifest = "/v2/{name*}/manifests/{reference}";
         assert_eq!(
             values(manifest, "/v2/a%2f..%2fb/manifests/sha256%3Aab"),
-            Some(vec!["a/../b".into(), "sha256:ab".into()])
+            Some(vec!["a%2f..%2fb".into(), "sha256:ab".into()])
         );
         assert_eq!(values(manifest, "/v2/a/manifests/%ff"), Some(vec!["a".into(), "\u{fffd}".into()]));
     }

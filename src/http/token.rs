@@ -134,9 +134,10 @@ pub fn verify(app: &App, token: &str) -> Result<Caller> {
             Some(user.ok_or_else(invalid)?)
         }
     };
-    let limit = match claims.robot {
-        None => None,
-        Some(id) => Some((id, app.registry.token_still(id)?.ok_or_else(invalid)?)),
+    let limit = match (claims.robot, &user) {
+        (None, _) => None,
+        (Some(id), Some(user)) => Some((id, app.registry.token_still(user, id)?.ok_or_else(invalid)?)),
+        (Some(_), None) => return Err(invalid()),
     };
     Ok(Caller { user, scopes: Some(claims.access), limit })
 }
@@ -182,6 +183,10 @@ async fn token_post(mut call: Call) -> Result<Reply> {
 /// A token for what was asked as far as it may be had; asking for more is no error.
 fn issue(call: &Call, caller: Caller, service: &str, scopes: &[String], oauth: bool) -> Result<Reply> {
     let app = &call.app;
+    // A token that could fetch another would never end, and would grow.
+    if caller.scopes.is_some() {
+        return Err(Kind::Unauthorized.because("tokens are issued for passwords, not for tokens"));
+    }
     if caller.user.is_none() && !app.options().anonymous_pull {
         return Err(Kind::Unauthorized.into());
     }
@@ -258,8 +263,8 @@ fn grant(app: &App, caller: &Caller, asked: Scope) -> Result<Option<Scope>> {
 
 /// As the registry refuses, but a token service that were to ask for a token would send
 /// clients in a circle: it asks for a password.
-fn refuse(app: &App, asked: &Asked, error: &Error) -> Reply {
-    let reply = oci::refusal(app, asked, error);
+fn refuse(_: &App, asked: &Asked, error: &Error) -> Reply {
+    let reply = oci::errors(asked, error);
     match error.kind {
         Kind::Unauthorized | Kind::TokenInvalid | Kind::TokenTooNarrow => {
             reply::with(reply, WWW_AUTHENTICATE, oci::BASIC_CHALLENGE)

@@ -72,7 +72,7 @@ impl Blobs {
     }
 
     pub fn shelf(&self) -> Shelf {
-        Shelf { blobs: self.clone(), unsynced: Vec::new() }
+        Shelf { blobs: self.clone(), placed: Vec::new() }
     }
 
     fn uploads(&self) -> PathBuf {
@@ -231,20 +231,20 @@ pub(super) struct UploadLeft {
 /// holds the write lock.
 pub(super) struct Shelf {
     blobs: Blobs,
-    unsynced: Vec<Algorithm>,
+    /// What got its name since the last commit.
+    placed: Vec<Digest>,
 }
 
 impl Shelf {
     /// Gives a sealed upload its name. Replaces what is there: a file without a live
     /// row is garbage or is bad.
-    pub fn place(&mut self, sealed: &Sealed) -> Result<()> {
-        std::fs::rename(&sealed.path, self.blobs.path(&sealed.digest))?;
+    pub fn place(&mut self, sealed: &mut Sealed) -> Result<()> {
+        let Some(path) = &sealed.path else { return Ok(()) };
+        std::fs::rename(path, self.blobs.path(&sealed.digest))?;
+        sealed.path = None;
+        self.placed.push(sealed.digest.clone());
         // What was wrong with it is of no more interest, and takes room.
         discard(&self.blobs.quarantined(&sealed.digest));
-        let algorithm = sealed.digest.algorithm();
-        if !self.unsynced.contains(&algorithm) {
-            self.unsynced.push(algorithm);
-        }
         Ok(())
     }
 
@@ -264,12 +264,19 @@ impl Shelf {
         }
     }
 
-    /// Makes the names given since the last call durable: one sync a directory.
-    pub fn sync(&mut self) -> Result<()> {
-        for algorithm in self.unsynced.drain(..) {
-            sync_dir(&self.blobs.dir(algorithm))?;
+    /// Makes the names given since the last commit durable: one sync a directory.
+    pub fn sync(&self) -> Result<()> {
+        for algorithm in Algorithm::ALL {
+            if self.placed.iter().any(|digest| digest.algorithm() == algorithm) {
+                sync_dir(&self.blobs.dir(algorithm))?;
+            }
         }
         Ok(())
+    }
+
+    /// What got its name since the last commit, which is over.
+    pub fn take_placed(&mut self) -> Vec<Digest> {
+        std::mem::take(&mut self.placed)
     }
 }
 
@@ -454,7 +461,12 @@ impl Growing {
             self.discard();
             return Err(error);
         }
-        Ok(Sealed { path: self.path, digest: digest.clone(), bytes: self.bytes, crcs: self.crcs.finish() })
+        Ok(Sealed {
+            path: Some(self.path),
+            digest: digest.clone(),
+            bytes: self.bytes,
+            crcs: self.crcs.finish(),
+        })
     }
 
     /// Removes the file.
@@ -463,18 +475,21 @@ impl Growing {
     }
 }
 
-/// An upload whose bytes are checked and on the disk, but have no name yet.
+/// An upload whose bytes are checked and on the disk. If it never gets its name, its file
+/// goes with it.
 pub(super) struct Sealed {
-    path: PathBuf,
+    /// None once it is on the shelf.
+    path: Option<PathBuf>,
     pub digest: Digest,
     pub bytes: u64,
     pub crcs: Vec<u8>,
 }
 
-impl Sealed {
-    /// Removes the file, if it has not been given its name.
-    pub fn discard(&self) {
-        discard(&self.path);
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            discard(path);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::Clock;
 use super::blobs::{Blobs, Shelf};
 use super::sql;
 use crate::error::{Error, Kind, Result};
+use crate::names::Digest;
 
 /// Older versions can corrupt a WAL database when a write meets a checkpoint
 /// (sqlite.org/wal.html#walresetbug).
@@ -202,14 +203,32 @@ impl Writer {
             let mut batch = vec![first];
             batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
             let commit = self.commit(&mut batch);
+            let placed = self.shelf.take_placed();
             if let Err(error) = &commit {
                 tracing::error!(?error, waiting = batch.len(), "a commit failed");
+                if let Err(error) = self.remove_unrowed(placed) {
+                    tracing::warn!(?error, "files of a commit that failed stay until they are swept");
+                }
             }
-            self.broken.store(commit.is_err(), Ordering::Relaxed);
+            // A full disk or another process's lock says nothing of the next write.
+            let broken = commit.as_ref().is_err_and(|error| error.kind == Kind::Internal);
+            self.broken.store(broken, Ordering::Relaxed);
             for job in batch {
                 job.settle(commit.as_ref().copied().map_err(|error| error.kind));
             }
         }
+    }
+
+    /// Takes back names that a commit gave before it failed: on a full disk their files
+    /// would keep the room that is missing.
+    fn remove_unrowed(&mut self, placed: Vec<Digest>) -> Result<()> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for digest in placed {
+            if sql::blob(&tx, &digest)?.is_none() {
+                self.shelf.remove(&digest)?;
+            }
+        }
+        Ok(())
     }
 
     /// One transaction for the whole batch: rows and names durable when it returns.

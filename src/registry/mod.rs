@@ -15,7 +15,7 @@ mod uploads;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, Thing};
@@ -78,6 +78,9 @@ const RESERVE_SHARE: u64 = 20;
 const RESERVE_BYTES_MIN: u64 = 256 << 20;
 const RESERVE_BYTES_MAX: u64 = 2 << 30;
 
+/// Manifests beyond this are read one at a time.
+const READ_TOGETHER_BYTES: usize = 64 << 10;
+
 /// What this process does with the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
@@ -95,6 +98,8 @@ pub struct Registry {
     clock: Clock,
     options: RwLock<Arc<Options>>,
     uploads: uploads::Uploads,
+    /// Held while a large manifest is read.
+    reading: Mutex<()>,
     /// Held while a server runs on this directory.
     _lock: Option<File>,
     serving: bool,
@@ -129,6 +134,7 @@ impl Registry {
             clock,
             options: RwLock::new(Arc::new(options)),
             uploads,
+            reading: Mutex::default(),
             _lock: lock,
             serving,
             unclean,
@@ -287,25 +293,19 @@ impl Registry {
     /// Durable when it returns. Fails with `DigestMismatch`; the upload is gone after any
     /// failure.
     pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
-        let sealed = self.uploads.take(upload)?.seal(digest)?;
+        let mut sealed = self.uploads.take(upload)?.seal(digest)?;
         let (repo, private) = (repo.clone(), self.options().private);
         self.db.write(move |write| {
-            let outcome = (|| {
-                let repo = repo_make(write, &repo, private)?;
-                let known = sql::blob(write.tx, &sealed.digest)?;
-                // The file is replaced even if a live row has one: these bytes were checked
-                // just now, which heals damage that nobody has noticed.
-                write.shelf.place(&sealed)?;
-                let blob = match known {
-                    Some(known) if known.live && known.bytes == sealed.bytes => known.id,
-                    _ => sql::blob_upsert(write.tx, &sealed.digest, sealed.bytes, &sealed.crcs)?,
-                };
-                sql::repo_blob_set(write.tx, repo, blob, write.service_secs)
-            })();
-            if outcome.is_err() {
-                sealed.discard();
-            }
-            outcome
+            let repo = repo_make(write, &repo, private)?;
+            let known = sql::blob(write.tx, &sealed.digest)?;
+            // The file is replaced even if a live row has one: these bytes were checked just
+            // now, which heals damage that nobody has noticed.
+            write.shelf.place(&mut sealed)?;
+            let blob = match known {
+                Some(known) if known.live && known.bytes == sealed.bytes => known.id,
+                _ => sql::blob_upsert(write.tx, &sealed.digest, sealed.bytes, &sealed.crcs)?,
+            };
+            sql::repo_blob_set(write.tx, repo, blob, write.service_secs)
         })
     }
 
@@ -349,7 +349,11 @@ impl Registry {
     /// Fails with `DigestMismatch` if `reference` is another digest, with `BlobMissing` if
     /// the repository does not hold what the manifest relies on.
     pub fn manifest_put(&self, push: ManifestPush) -> Result<ManifestPut> {
-        let read = manifest::read(&push.body, push.content_type.as_deref())?;
+        let read = {
+            // Read, a manifest may take several times its size.
+            let _alone = (push.body.len() > READ_TOGETHER_BYTES).then(|| db::lock(&self.reading));
+            manifest::read(&push.body, push.content_type.as_deref())?
+        };
         self.check_room(push.body.len() as u64)?;
         let mut tags = push.tags;
         let digest = match push.reference {

@@ -9,6 +9,8 @@ use crate::error::{Kind, Result};
 /// for a board with 512 MiB.
 const MEMORY_KIB: u32 = 7 * 1024;
 const PASSES: u32 = 5;
+/// Dearest bcrypt hash taken: a second or two on a small board.
+const BCRYPT_COST_MAX: u32 = 14;
 
 /// A hash of no password. Checking against it costs what checking against a real one
 /// does, so that an unknown name takes as long as a wrong password.
@@ -41,9 +43,17 @@ pub fn verify(password: &str, stored: Option<&str>) -> Result<bool> {
 
 /// Whether this is a bcrypt hash, as `htpasswd -B` writes it.
 pub fn is_bcrypt(text: &str) -> bool {
-    let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| text.strip_prefix(prefix));
-    // Two digits of cost, then 22 characters of salt and 31 of hash.
-    rest.is_some_and(|rest| rest.len() == 56 && rest.as_bytes()[2] == b'$' && rest.is_ascii())
+    ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+/// Whether a bcrypt hash can be checked, and in bearable time.
+pub fn is_usable_bcrypt(text: &str) -> bool {
+    let parts = text.parse::<bcrypt::HashParts>();
+    // 60 characters in all: two digits of cost, 22 characters of salt and 31 of hash.
+    is_bcrypt(text)
+        && text.len() == 60
+        && parts.is_ok_and(|parts| (4..=BCRYPT_COST_MAX).contains(&parts.get_cost()))
+        && text[7..].bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'/')
 }
 
 #[cfg(test)]
@@ -73,5 +83,14 @@ mod tests {
         assert!(!verify("Secret", Some(&hash)).expect("verifies"));
         assert!(!is_bcrypt("{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk="));
         assert!(!is_bcrypt("$apr1$x$y"));
+        assert!(is_usable_bcrypt(&hash));
+        for bad in [
+            hash.replace("$04$", "$99$"),
+            hash.replace("$04$", "$31$"),
+            hash[..59].to_owned(),
+            format!("{}!", &hash[..59]),
+        ] {
+            assert!(!is_usable_bcrypt(&bad), "{bad}");
+        }
     }
 }

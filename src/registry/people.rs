@@ -136,12 +136,17 @@ impl Registry {
                     return Ok(true);
                 }
             }
+            // Whoever may push there must be able to look whether it is there already.
+            if user.is_some()
+                && access <= Access::Push
+                && self.options().library_open
+                && repo.namespace() == LIBRARY
+            {
+                return Ok(true);
+            }
             match access {
                 Access::Pull if user.is_some() || self.options().anonymous_pull => {
                     Ok(sql::repo(tx, repo)?.is_some_and(|key| !key.private))
-                }
-                Access::Push if user.is_some() => {
-                    Ok(self.options().library_open && repo.namespace() == LIBRARY)
                 }
                 _ => Ok(false),
             }
@@ -234,8 +239,10 @@ impl Registry {
             let wrong = |why: &str| Kind::Invalid(Thing::User).because(format!("line {number}: {why}"));
             let (name, hash) = line.split_once(':').ok_or_else(|| wrong("expected name:hash"))?;
             let name = UserName::parse(name).map_err(|error| wrong(&error.detail()))?;
-            if !password::is_bcrypt(hash) {
-                return Err(wrong("the hash is not bcrypt; make the file with `htpasswd -B`"));
+            if !password::is_usable_bcrypt(hash) {
+                return Err(wrong(
+                    "the hash is not bcrypt of a cost up to 14; make the file with `htpasswd -B`",
+                ));
             }
             lines.push((name, hash.to_owned()));
         }
@@ -290,6 +297,11 @@ fn check_password(password: &str) -> Result<()> {
     if password.len() > PASSWORD_MAX || password.chars().any(char::is_control) {
         return Err(
             Kind::Invalid(Thing::User).because("a password has at most 1024 bytes and no control characters")
+        );
+    }
+    if password.starts_with(super::TOKEN_PREFIX) {
+        return Err(
+            Kind::Invalid(Thing::User).because("a password does not begin like a token; choose another")
         );
     }
     Ok(())

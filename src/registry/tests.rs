@@ -63,6 +63,31 @@ fn a_write_that_fails_leaves_nothing_and_the_others_of_its_commit_stand() {
 }
 
 #[test]
+fn a_blob_whose_commit_fails_keeps_no_room() {
+    let (dir, registry) = new();
+    let repo = RepoName::parse("a/b").expect("parses");
+    let user = User { id: 0, name: "ann".into(), admin: true, generation: 1 };
+    let bytes = bytes::Bytes::from_static(b"some bytes");
+    let digest = digest_of(Algorithm::Sha256, &bytes);
+    // Refused when the transaction ends, as a full disk would: after the file got its name.
+    registry
+        .db
+        .write(|write| {
+            Ok(write.tx.execute_batch(
+                "CREATE TABLE never (id INTEGER PRIMARY KEY REFERENCES user DEFERRABLE INITIALLY DEFERRED);
+                 CREATE TRIGGER fails AFTER INSERT ON repo_blob BEGIN INSERT INTO never VALUES (12345); END;",
+            )?)
+        })
+        .expect("writes");
+    let upload = registry.upload_begin(&user, &repo, Algorithm::Sha256, 0).expect("begins");
+    upload.write(std::slice::from_ref(&bytes)).expect("writes");
+    assert!(registry.upload_commit(&upload, &repo, &digest).is_err());
+    let files = |inside: &str| std::fs::read_dir(dir.path().join(inside)).expect("lists").count();
+    assert_eq!((files("blobs/sha256"), files("uploads")), (0, 0));
+    assert!(registry.blob_stat(&repo, &digest).is_err());
+}
+
+#[test]
 fn a_read_sees_one_moment_whatever_is_written_meanwhile() {
     let (_dir, registry) = new();
     registry

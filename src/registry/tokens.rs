@@ -108,10 +108,10 @@ impl Registry {
         })
     }
 
-    /// What a token that was good a while ago may now.
-    pub fn token_still(&self, id: i64) -> Result<Option<TokenScope>> {
+    /// What a user's token that was good a while ago may now.
+    pub fn token_still(&self, user: &User, id: i64) -> Result<Option<TokenScope>> {
         let row = self.db.read(|tx| sql::token_by_id(tx, id))?;
-        Ok(row.filter(|row| self.is_good(row)).map(|row| row.scope))
+        Ok(row.filter(|row| row.user == user.id && self.is_good(row)).map(|row| row.scope))
     }
 
     fn is_good(&self, row: &TokenRow) -> bool {

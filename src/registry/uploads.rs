@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::blobs::{Blobs, Growing, UploadKey, discard};
@@ -26,8 +26,8 @@ pub(super) struct Uploads {
 
 struct Session {
     user: i64,
-    /// None for one that an earlier process began, until it is resumed.
-    key: Option<UploadKey>,
+    /// Not set for one that an earlier process began, until somebody asks for it whose it is.
+    key: OnceLock<UploadKey>,
     path: Option<std::path::PathBuf>,
     /// When somebody last asked for it; None: not since this process started. Apart from
     /// the state, which is locked for as long as a file is being read again.
@@ -59,7 +59,7 @@ impl Uploads {
             let state = State { growing: None, holder: 0 };
             let session = Session {
                 user: left.user,
-                key: None,
+                key: OnceLock::new(),
                 path: Some(left.path),
                 touched: Mutex::default(),
                 state: Mutex::new(state),
@@ -85,7 +85,7 @@ impl Uploads {
         let id = key.id.clone();
         let session = Arc::new(Session {
             user,
-            key: Some(key),
+            key: OnceLock::from(key),
             path: None,
             touched: Mutex::new(Some((self.clock.monotonic)())),
             state: Mutex::new(State { growing: Some(growing), holder: 1 }),
@@ -125,8 +125,9 @@ impl Uploads {
     /// How many bytes an upload has. Whoever holds it goes on.
     pub fn stat(&self, blobs: &Blobs, user: i64, repo: &RepoName, id: &UploadId) -> Result<u64> {
         let (session, key) = self.find(user, repo, id)?;
-        let mut state = lock(&session.state);
-        Ok(state.open(blobs, &key)?.bytes())
+        let bytes = lock(&session.state).open(blobs, &key)?.bytes();
+        session.key.get_or_init(|| key);
+        Ok(bytes)
     }
 
     /// Goes on with an upload. Whoever held it is cut off: a client whose line died comes
@@ -139,6 +140,7 @@ impl Uploads {
             state.holder += 1;
             state.holder
         };
+        session.key.get_or_init(|| key);
         Ok(Upload { id: id.clone(), session, holder, clock: self.clock.clone() })
     }
 
@@ -147,9 +149,7 @@ impl Uploads {
         let session = lock(&self.open).get(id).cloned();
         let key = UploadKey::new(id.clone(), user, repo);
         match session {
-            Some(session)
-                if session.user == user && session.key.as_ref().is_none_or(|own| own.is_for(&key)) =>
-            {
+            Some(session) if session.user == user && session.key.get().is_none_or(|own| own.is_for(&key)) => {
                 session.touch(&self.clock);
                 Ok((session, key))
             }

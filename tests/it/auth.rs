@@ -79,6 +79,7 @@ fn library_is_for_administrators_unless_it_is_opened() {
     let site = Site::with(wishes);
     assert_eq!(site.ask("POST", "/v2/hello/blobs/uploads/").by("bob").send().status, 202);
     site.ask("DELETE", "/v2/hello/manifests/v1").by("bob").send().is(403, "DENIED");
+    site.ask("GET", "/v2/hello/tags/list").by("bob").send().is(404, "NAME_UNKNOWN");
     site.ask("POST", "/v2/team/hello/blobs/uploads/").by("bob").send().is(403, "DENIED");
 }
 
@@ -92,6 +93,34 @@ fn a_changed_password_and_a_removed_user_are_out_at_once() {
     assert_eq!(site.ask("GET", "/v2/").with_password("bob", "another one").send().status, 200);
     site.registry.user_remove(&bob).unwrap();
     site.ask("GET", "/v2/").with_password("bob", "another one").send().is(401, "UNAUTHORIZED");
+}
+
+#[test]
+fn who_comes_after_a_removed_user_is_somebody_else() {
+    // Ids were once given again, and with them what was remembered of the user before.
+    let site = Site::new();
+    let token = site.ask("GET", "/token?scope=repository:bob/app:pull,push").by("bob").send().json();
+    let token = token["token"].as_str().unwrap().to_owned();
+    let to = site
+        .ask("POST", "/v2/bob/app/blobs/uploads/")
+        .by("bob")
+        .send()
+        .header("location")
+        .unwrap()
+        .to_owned();
+    site.registry.user_remove(&UserName::parse("bob").unwrap()).unwrap();
+    site.add_user("zoe");
+    site.ask("POST", "/v2/zoe/app/blobs/uploads/").by("bob").send().is(401, "UNAUTHORIZED");
+    site.ask("GET", "/v2/").bearer(&token).send().is(401, "UNAUTHORIZED");
+    site.ask("PATCH", &to).by("zoe").body(b"x").send().is(403, "DENIED");
+    let robot = |name: &str| {
+        let pattern = outport::registry::Pattern::parse("*").unwrap();
+        let name = UserName::parse(name).unwrap();
+        site.registry.token_new(&name, "", outport::registry::Access::Delete, &pattern, None).unwrap().0
+    };
+    let first = robot("zoe");
+    site.registry.token_revoke(first).unwrap();
+    assert_ne!(robot("admin"), first);
 }
 
 #[test]

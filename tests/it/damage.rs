@@ -104,6 +104,25 @@ fn a_manifest_whose_bytes_are_wrong_is_unknown_until_it_is_pushed_again() {
 }
 
 #[test]
+fn pushing_a_manifest_again_mends_what_its_row_says() {
+    let site = Site::new();
+    let subject = site.push_image("a/b", "v1", b"layer");
+    let config = site.push_blob("a/b", b"{}");
+    let more = format!(r#","annotations":{{"k":"v"}},"subject":{{"digest":"{subject}","size":1}}"#);
+    let text = crate::harness::manifest(&config, 2, &[], &more);
+    let digest = crate::harness::sha256(text.as_bytes());
+    assert_eq!(site.put_manifest("a/b", &digest, &text).status, 201);
+    let database = rusqlite::Connection::open(site.path("registry.db")).unwrap();
+    database
+        .execute("UPDATE manifest SET annotations = '{', artifact_type = 'x' WHERE subject IS NOT NULL", [])
+        .unwrap();
+    drop(database);
+    assert_eq!(site.put_manifest("a/b", &digest, &text).status, 201);
+    let listed = site.get(&format!("/v2/a/b/referrers/{subject}")).json();
+    assert_eq!(listed["manifests"][0]["annotations"]["k"], "v");
+}
+
+#[test]
 fn files_that_no_push_was_told_of_are_removed_after_a_crash() {
     let site = Site::new();
     let digest = site.push_blob("a/b", b"kept");

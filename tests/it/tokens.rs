@@ -130,6 +130,32 @@ fn a_token_ends_with_its_time_its_key_and_its_user() {
 }
 
 #[test]
+fn a_token_fetches_no_other_token() {
+    let site = Site::new();
+    let narrow = token(&site, "admin", "scope=repository:team/app:pull");
+    site.ask("GET", "/token?scope=repository:team/app:pull,push,delete")
+        .bearer(&narrow)
+        .send()
+        .is(401, "UNAUTHORIZED");
+    let post = site.ask("POST", "/token").bearer(&narrow).body(b"scope=repository:team/app:push").send();
+    post.is(401, "UNAUTHORIZED");
+    assert_eq!(post.headers_named("www-authenticate"), ["Basic realm=\"Outport\""], "one challenge");
+}
+
+#[test]
+fn a_token_mounts_only_from_what_it_covers() {
+    let site = Site::new();
+    let digest = site.push_blob("bob/other", b"layer");
+    let mount = |scopes: &str| {
+        let bearer = token(&site, "bob", scopes);
+        let target = format!("/v2/bob/app/blobs/uploads/?mount={digest}&from=bob/other");
+        site.ask("POST", &target).bearer(&bearer).send().status
+    };
+    assert_eq!(mount("scope=repository:bob/app:pull,push"), 202);
+    assert_eq!(mount("scope=repository:bob/app:pull,push&scope=repository:bob/other:pull"), 201);
+}
+
+#[test]
 fn nobody_gets_a_token_for_what_is_public_where_that_is_allowed() {
     let site = Site::with(Wishes::anonymous());
     site.push_image("open/app", "v1", b"layer");

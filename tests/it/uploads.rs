@@ -93,6 +93,26 @@ fn a_chunk_out_of_order_is_told_where_to_go_on() {
 }
 
 #[test]
+fn a_chunk_that_does_not_fit_leaves_alone_whoever_uploads() {
+    use std::io::{Read, Write};
+    let site = Site::new();
+    let to = site.begin_upload("a/b");
+    let mut running = site.ask("PATCH", &to).claiming(200_000).bytes();
+    running.extend(vec![1; 100_000]);
+    let mut stream = std::net::TcpStream::connect(site.address).unwrap();
+    stream.write_all(&running).unwrap();
+    assert!((0..10_000).any(|_| site.get(&to).header("range") != Some("0-0")), "it runs");
+    site.ask("PATCH", &to).header("Content-Range", "5-9").body(b"12345").send().is(416, "RANGE_INVALID");
+    stream.write_all(&[1; 100_000]).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(crate::harness::Answer::read(&answer, false).0.header("range"), Some("0-199999"));
+    let chunked =
+        site.ask("PATCH", &to).header("Content-Range", "200000-200004").chunked(b"too many bytes", 4).send();
+    chunked.is(400, "SIZE_INVALID");
+}
+
+#[test]
 fn a_wrong_digest_is_refused_and_leaves_nothing() {
     let site = Site::new();
     let wrong = sha256(b"other bytes");
@@ -169,6 +189,7 @@ fn uploads_survive_a_restart_within_one_boot_and_not_a_power_cut() {
     let site = site.restart();
     assert_eq!(site.get(&to).header("range"), Some("0-200000"));
     site.ask("GET", &to).by("bob").send().is(403, "DENIED");
+    site.get(&to.replace("/a/b/", "/other/repo/")).is(404, "BLOB_UPLOAD_UNKNOWN");
     assert_eq!(site.ask("PATCH", &to).body(&bytes[200_001..]).send().status, 202);
     let wishes = Wishes { boot_id: "another boot".into(), ..Wishes::default() };
     let other = site.begin_upload("a/b");

@@ -295,6 +295,9 @@ pub fn manifest_upsert(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (repo, digest) DO UPDATE
                SET media_type = excluded.media_type, bytes = excluded.bytes,
+                   config = excluded.config, content_bytes = excluded.content_bytes,
+                   subject = excluded.subject, artifact_type = excluded.artifact_type,
+                   annotations = excluded.annotations,
                    pushed_us = excluded.pushed_us, pushed_by = excluded.pushed_by,
                    body = excluded.body, live = 1
              RETURNING id",
