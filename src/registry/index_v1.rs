@@ -255,8 +255,8 @@ impl Registry {
     }
 
     /// Adds a user. `Exists(User)` if the name or the e-mail address is taken, and also if
-    /// there are repositories under the name: a stranger shall not come to own them. Hashes,
-    /// so it blocks.
+    /// there are repositories or grants under the name: a stranger shall not come to own
+    /// them. Hashes, so it blocks.
     pub fn sign_up(&self, ask: SignUpAsk) -> Result<()> {
         let email = check_email(&ask.email)?;
         let add = UserAdd { name: &ask.name, password: &ask.password, admin: false, email: Some(&email) };
@@ -357,7 +357,7 @@ fn images_merge(write: &Write, repo: i64, images: &[V1Image]) -> Result<()> {
 
 fn sign_up_free(tx: &rusqlite::Connection, name: &UserName, email: &str) -> Result<()> {
     let taken = sql::user_by_login(tx, name.as_str())?.is_some()
-        || sql::namespace_is_there(tx, name.as_str())?
+        || sql::namespace_is_taken(tx, name.as_str())?
         || sql::email_owner(tx, email)?.is_some();
     if taken {
         return Err(Error::from(Kind::Exists(Thing::User)));

@@ -433,7 +433,10 @@ fn who_signs_up_owns_their_namespace_and_takes_nobodys_name() {
     let answer = put(&site, "/v1/repositories/fred/app/", "[]").with_password("fred", "secret").send();
     says(&answer, 200, json!(""));
     site.push_image("team/app", "v1", b"layer");
+    let plans = Pattern::parse("plans/*").unwrap();
+    site.registry.grant(&plans, &Grantee::parse("bob").unwrap(), Level::Write).unwrap();
     for (name, email) in [
+        ("plans", "b@example.org"),
         ("fred", "b@example.org"),
         ("other", "A@example.org"),
         ("admin", "b@example.org"),
@@ -447,6 +450,11 @@ fn who_signs_up_owns_their_namespace_and_takes_nobodys_name() {
             "{name}"
         );
     }
+    // Nothing was left below this one.
+    site.add_user("gone");
+    site.registry.user_remove(&UserName::parse("gone").unwrap()).unwrap();
+    let again = json!({"username": "gone", "email": "b@example.org", "password": "secret"});
+    says(&sign_up(&site, &again.to_string()), 201, json!("User Created"));
     let form = sign_up(&site, "username=jane&email=jane%40example.org&password=secret");
     says(&form, 201, json!("User Created"));
 }

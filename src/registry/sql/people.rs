@@ -145,9 +145,16 @@ pub fn namespace_make(tx: &Connection, name: &str, now_us: i64) -> Result<i64> {
     Ok(tx.prepare_cached("SELECT id FROM namespace WHERE name = ?1")?.query_row([name], |row| row.get(0))?)
 }
 
-pub fn namespace_is_there(tx: &Connection, name: &str) -> Result<bool> {
+/// Whether whoever came to own this namespace would own something: it is somebody's, or an
+/// organisation, or there are repositories or grants below it.
+pub fn namespace_is_taken(tx: &Connection, name: &str) -> Result<bool> {
     Ok(tx
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM namespace WHERE name = ?1)")?
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM namespace AS n WHERE n.name = ?1
+                 AND (n.owner IS NOT NULL OR n.kind = 'org'
+                   OR EXISTS (SELECT 1 FROM repo WHERE namespace = n.id)))
+               OR EXISTS (SELECT 1 FROM access_grant WHERE pattern >= ?1 || '/' AND pattern < ?1 || '0')",
+        )?
         .query_row([name], |row| row.get(0))?)
 }
 
