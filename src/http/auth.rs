@@ -210,6 +210,22 @@ pub async fn hashing<T: Send + 'static>(
     app.run(verb).await
 }
 
+/// Makes a stranger's account. One address makes a few at once, and then waits longer and
+/// longer, like one that guesses: each costs a hash, and a row.
+pub async fn sign_up(
+    app: &App,
+    address: IpAddr,
+    verb: impl FnOnce(&Registry) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    let makers = &app.auth.makers;
+    makers
+        .check(address, "")
+        .map_err(|error| error.kind.because("too many accounts at once; try again later"))?;
+    hashing(app, verb).await?;
+    makers.failed(address, "");
+    Ok(())
+}
+
 /// The user of a credential that was checked minutes ago, if nothing has changed since.
 fn remembered(app: &App, fingerprint: &Fingerprint) -> Result<Option<User>> {
     match app.auth.recall(fingerprint) {
@@ -235,6 +251,8 @@ pub struct Auth {
     /// Passwords being checked, so that equal ones wait for one check.
     checking: Mutex<HashMap<Fingerprint, Weak<tokio::sync::Mutex<()>>>>,
     throttle: Throttle,
+    /// Counts accounts that strangers made.
+    makers: Throttle,
     waiting: Semaphore,
     turn: Semaphore,
 }
@@ -248,11 +266,8 @@ impl Auth {
             clock: clock.clone(),
             checked: Mutex::default(),
             checking: Mutex::default(),
-            throttle: Throttle {
-                clock: clock.clone(),
-                addresses: Mutex::default(),
-                accounts: Mutex::default(),
-            },
+            throttle: Throttle::new(clock),
+            makers: Throttle::new(clock),
             waiting: Semaphore::new(WAITING_MAX),
             turn: Semaphore::new(1),
         })
@@ -327,6 +342,10 @@ impl Failures {
 }
 
 impl Throttle {
+    fn new(clock: &Clock) -> Throttle {
+        Throttle { clock: clock.clone(), addresses: Mutex::default(), accounts: Mutex::default() }
+    }
+
     fn check(&self, address: IpAddr, account: &str) -> Result<()> {
         let now = (self.clock.monotonic)();
         let opens = [
@@ -347,7 +366,7 @@ impl Throttle {
         let now = (self.clock.monotonic)();
         count(&mut lock(&self.addresses), whole(address), now);
         // No user's name is longer, and what is not one needs no counting.
-        if account.len() <= 254 {
+        if (1..=254).contains(&account.len()) {
             count(&mut lock(&self.accounts), account.to_owned(), now);
         }
     }
@@ -399,7 +418,7 @@ mod tests {
             monotonic: Arc::new(move || Duration::from_secs(now.load(Ordering::Relaxed))),
             ..Clock::system()
         };
-        (secs, Throttle { clock, addresses: Mutex::default(), accounts: Mutex::default() })
+        (secs, Throttle::new(&clock))
     }
 
     #[test]

@@ -258,7 +258,13 @@ async fn sign_up(mut call: Call) -> Result<Reply> {
     };
     let name = sign_up_name(name)?;
     let ask = SignUpAsk { name, email: email.to_owned(), password: password.to_owned(), active };
-    auth::hashing(&call.app, move |registry| registry.sign_up(ask)).await?;
+    match caller.by_password() {
+        Some(user) if user.admin => auth::hashing(&call.app, move |registry| registry.sign_up(ask)).await?,
+        _ => {
+            let address = call.asked().peer.address;
+            auth::sign_up(&call.app, address, move |registry| registry.sign_up(ask)).await?;
+        }
+    }
     Ok(said(StatusCode::CREATED, "User Created"))
 }
 

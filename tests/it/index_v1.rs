@@ -460,6 +460,25 @@ fn who_signs_up_owns_their_namespace_and_takes_nobodys_name() {
 }
 
 #[test]
+fn strangers_at_one_address_make_a_few_accounts_and_then_wait() {
+    let site = signing_up(SignUp::Open);
+    let body = |n: u32| {
+        let email = format!("{n}@example.org");
+        json!({"username": format!("user{n}"), "email": email, "password": "secret"}).to_string()
+    };
+    for n in 0..11 {
+        says(&sign_up(&site, &body(n)), 201, json!("User Created"));
+    }
+    let answer = sign_up(&site, &body(11));
+    refuses(&answer, 429);
+    assert_eq!(answer.header("retry-after"), Some("2"));
+    says(&site.ask("POST", "/v1/users").body(body(11).as_bytes()).send(), 201, json!("User Created"));
+    says(&site.ask("GET", "/v1/users").with_password("user3", "secret").send(), 200, json!("OK"));
+    site.hands.advance(Duration::from_secs(2));
+    says(&sign_up(&site, &body(12)), 201, json!("User Created"));
+}
+
+#[test]
 fn sign_ups_that_do_not_fit_are_refused() {
     let site = signing_up(SignUp::Open);
     let ask = |name: &str, email: &str, password: &str| {
