@@ -258,6 +258,7 @@ impl Registry {
                 match sql::user_by_login(write.tx, name.as_str())? {
                     Some(row) if row.user.name == name.as_str() => {
                         sql::user_set_password(write.tx, row.user.id, hash)?;
+                        sql::v1_tokens_void(write.tx, row.user.id)?;
                         imported.changed.push(name.to_string());
                     }
                     _ => {
