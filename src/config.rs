@@ -82,6 +82,7 @@ macro_rules! settings {
 }
 
 const DATA: &str = "./outport-data";
+const SIGN_UP: [&str; 3] = ["closed", "approve", "open"];
 
 settings! {
     server Server PartialServer {
@@ -111,6 +112,8 @@ settings! {
     auth Auth PartialAuth {
         anonymous_pull: bool = false,
             "Let nobody in particular pull what is public. Clients are then asked for Bearer tokens instead of Basic.";
+        sign_up: String = "closed".into(),
+            "Who may sign up by Docker's v1 index: closed, approve (an administrator activates each account) or open. Whoever is in may pull what is public.";
     }
     repos Repos PartialRepos {
         private: bool = true,
@@ -271,6 +274,9 @@ impl Config {
         if !["error", "warn", "info", "debug", "trace"].contains(&self.log.level.as_str()) {
             return Err(wrong("log.level is error, warn, info, debug or trace".into()));
         }
+        if !SIGN_UP.contains(&self.auth.sign_up.as_str()) {
+            return Err(wrong("auth.sign_up is closed, approve or open".into()));
+        }
         if !["text", "json"].contains(&self.log.format.as_str()) {
             return Err(wrong("log.format is text or json".into()));
         }
@@ -379,6 +385,7 @@ mod tests {
         for bad in [
             "[tls]\ncert = \"x\"",
             "[log]\nlevel = \"loud\"",
+            "[auth]\nsign_up = \"maybe\"",
             "[server]\nlisten = [\"here\"]",
             "[server]\nconnections_max = 0",
         ] {

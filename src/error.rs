@@ -89,6 +89,8 @@ pub enum Kind {
     TokenTooNarrow,
     /// Known, but not allowed.
     Denied,
+    /// Known, but an administrator has not activated the account, or no longer wants it.
+    Inactive,
     /// A manifest still needs it, so it stays.
     InUse(Thing),
     /// The address exists, the method does not.
@@ -129,6 +131,7 @@ impl Kind {
             Kind::TokenInvalid,
             Kind::TokenTooNarrow,
             Kind::Denied,
+            Kind::Inactive,
         ]);
         all.extend(Thing::ALL.map(Kind::InUse));
         all.extend([
@@ -166,6 +169,7 @@ impl Kind {
             Kind::TokenInvalid => "the token is not valid or has expired; ask for a new one".into(),
             Kind::TokenTooNarrow => "the token does not cover this; ask for one that does".into(),
             Kind::Denied => "requested access to the resource is denied".into(),
+            Kind::Inactive => "the account is not active; an administrator activates it".into(),
             Kind::InUse(thing) => {
                 format!("the {} is in use; delete what names it first", thing.word()).into()
             }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use crate::config::Config;
 use crate::error::{Kind, Result, Thing};
-use crate::registry::{Clock, Mode, Options, Registry};
+use crate::registry::{Clock, Mode, Options, Registry, SignUp};
 
 /// A container registry for the edge, in one small binary.
 #[derive(Debug, Parser)]
@@ -133,6 +133,12 @@ fn registry_options(config: &Config) -> Options {
         private: config.repos.private,
         library_open: config.repos.library_open,
         anonymous_pull: config.auth.anonymous_pull,
+        sign_up: match config.auth.sign_up.as_str() {
+            "open" => SignUp::Open,
+            "approve" => SignUp::Approve,
+            // The check of the configuration knows the words.
+            _ => SignUp::Closed,
+        },
         blob_bytes_max: config.storage.blob_bytes_max,
         reserve_bytes: config.storage.reserve_bytes,
         uploads_per_user: config.storage.uploads_per_user,

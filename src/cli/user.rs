@@ -40,6 +40,13 @@ pub enum User {
         #[arg(long)]
         revoke: bool,
     },
+    /// Let somebody in who signed up and waits
+    Activate {
+        name: String,
+        /// Shut the user out instead
+        #[arg(long)]
+        revoke: bool,
+    },
     /// Show who there is
     List,
     /// Remove a user; repositories stay
@@ -86,17 +93,31 @@ impl User {
                     format!("{name} is {} administrator.", if revoke { "no longer an" } else { "now an" })
                 });
             }
+            User::Activate { name, revoke } => {
+                let name = UserName::parse(&name)?;
+                common.open()?.user_set_active(&name, !revoke)?;
+                common.say(&json!({"changed": name.as_str(), "active": !revoke}), || {
+                    format!("{name} is {} active.", if revoke { "no longer" } else { "now" })
+                });
+            }
             User::List => {
                 let rows = common.open()?.users()?;
                 let list: Vec<_> = rows
                     .iter()
-                    .map(|row| json!({"name": row.user.name, "admin": row.user.admin, "emails": row.emails}))
+                    .map(|row| {
+                        let (user, emails) = (&row.user, &row.emails);
+                        json!({"name": user.name, "admin": user.admin, "active": user.active, "emails": emails})
+                    })
                     .collect();
                 common.say(&list, || {
                     let lines: Vec<String> = rows
                         .iter()
                         .map(|row| {
-                            let rank = if row.user.admin { "administrator" } else { "user" };
+                            let rank = match (row.user.active, row.user.admin) {
+                                (false, _) => "not active",
+                                (true, true) => "administrator",
+                                (true, false) => "user",
+                            };
                             format!("{:<24} {rank:<14} {}", row.user.name, row.emails.join(" "))
                                 .trim_end()
                                 .to_owned()

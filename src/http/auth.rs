@@ -21,7 +21,7 @@ use super::route::Asked;
 use super::token::{self, Scope};
 use crate::error::{Kind, Result};
 use crate::names::RepoName;
-use crate::registry::{Access, Clock, TOKEN_PREFIX, TokenScope, User};
+use crate::registry::{Access, Clock, Registry, TOKEN_PREFIX, TokenScope, User};
 
 /// How long a checked password is believed, and how many are.
 const REMEMBER_FOR: Duration = Duration::from_secs(300);
@@ -58,6 +58,17 @@ impl Caller {
             Some(scopes) => scopes.iter().any(Scope::covers_catalog),
             None => self.user.is_some() && self.limit.as_ref().is_none_or(|(_, limit)| limit.is_for_all()),
         }
+    }
+
+    /// Whoever holds a token for this much of one repository; nobody, if `user` is None.
+    pub fn narrowed(user: Option<User>, repo: &RepoName, access: &[Access]) -> Caller {
+        Caller { user, scopes: Some(vec![Scope::of_repo(repo, access)]), limit: None }
+    }
+
+    /// The user, if they brought their password: no token changes passwords or makes
+    /// another token, for that could outlive it.
+    pub fn by_password(&self) -> Option<&User> {
+        self.user.as_ref().filter(|_| self.scopes.is_none() && self.limit.is_none())
     }
 
     /// Whether a robot token, if there is one, reaches this far.
@@ -125,8 +136,17 @@ pub fn permit(app: &App, caller: &Caller, access: Access, repo: &RepoName) -> Re
     }
 }
 
-/// Who brings a name and a password, or a name and a robot token.
+/// Who brings a name and a password, or a name and a robot token. `Inactive` only after
+/// the password was found to be right.
 pub async fn check(app: &App, address: IpAddr, login: &str, password: &str) -> Result<Caller> {
+    let caller = check_any(app, address, login, password).await?;
+    match &caller.user {
+        Some(user) if !user.active => Err(Kind::Inactive.into()),
+        _ => Ok(caller),
+    }
+}
+
+async fn check_any(app: &App, address: IpAddr, login: &str, password: &str) -> Result<Caller> {
     if password.starts_with(TOKEN_PREFIX) {
         // Random, so that there is nothing to guess and nothing to remember.
         return match app.registry.token_verify(login, password)? {
@@ -178,6 +198,34 @@ async fn check_password(app: &App, address: IpAddr, login: &str, password: &str)
     }
 }
 
+/// Runs a verb that hashes a new password: in the queue of those that are checked, for it
+/// costs as much.
+pub async fn hashing<T: Send + 'static>(
+    app: &App,
+    verb: impl FnOnce(&Registry) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let busy = || Kind::TooMany { retry_secs: 1 }.because("too many passwords to check; try again");
+    let _place = app.auth.waiting.try_acquire().map_err(|_| busy())?;
+    let _turn = app.auth.turn.acquire().await.map_err(|_| busy())?;
+    app.run(verb).await
+}
+
+/// Makes a stranger's account. One address makes a few at once, and then waits longer and
+/// longer, like one that guesses: each costs a hash, and a row.
+pub async fn sign_up(
+    app: &App,
+    address: IpAddr,
+    verb: impl FnOnce(&Registry) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    let makers = &app.auth.makers;
+    makers
+        .check(address, "")
+        .map_err(|error| error.kind.because("too many accounts at once; try again later"))?;
+    hashing(app, verb).await?;
+    makers.failed(address, "");
+    Ok(())
+}
+
 /// The user of a credential that was checked minutes ago, if nothing has changed since.
 fn remembered(app: &App, fingerprint: &Fingerprint) -> Result<Option<User>> {
     match app.auth.recall(fingerprint) {
@@ -203,6 +251,8 @@ pub struct Auth {
     /// Passwords being checked, so that equal ones wait for one check.
     checking: Mutex<HashMap<Fingerprint, Weak<tokio::sync::Mutex<()>>>>,
     throttle: Throttle,
+    /// Counts accounts that strangers made.
+    makers: Throttle,
     waiting: Semaphore,
     turn: Semaphore,
 }
@@ -217,6 +267,7 @@ impl Auth {
             checked: Mutex::default(),
             checking: Mutex::default(),
             throttle: Throttle::new(clock),
+            makers: Throttle::new(clock),
             waiting: Semaphore::new(WAITING_MAX),
             turn: Semaphore::new(1),
         })
@@ -339,7 +390,10 @@ impl Throttle {
             count(&mut at_home, (address, account), now);
         } else {
             count(&mut lock(&self.addresses), address, now);
-            count(&mut lock(&self.accounts), account, now);
+            // Sign-ups are counted by address alone.
+            if !account.is_empty() {
+                count(&mut lock(&self.accounts), account, now);
+            }
         }
     }
 

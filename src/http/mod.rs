@@ -3,6 +3,7 @@
 
 mod auth;
 mod call;
+mod index_v1;
 mod oci;
 mod ops;
 mod reply;

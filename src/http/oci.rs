@@ -551,6 +551,7 @@ pub fn code(kind: Kind) -> (u16, &'static str) {
         Kind::TokenInvalid              => (401, "UNAUTHORIZED"),
         Kind::TokenTooNarrow            => (401, "UNAUTHORIZED"),
         Kind::Denied                    => (403, "DENIED"),
+        Kind::Inactive                  => (403, "DENIED"),
         Kind::InUse(_)                  => (405, "UNSUPPORTED"),
         Kind::Method                    => (405, "UNSUPPORTED"),
         Kind::Unsupported               => (405, "UNSUPPORTED"),

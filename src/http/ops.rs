@@ -78,6 +78,7 @@ fn status(kind: Kind) -> u16 {
         Kind::TokenInvalid         => 401,
         Kind::TokenTooNarrow       => 401,
         Kind::Denied               => 403,
+        Kind::Inactive             => 403,
         Kind::InUse(_)             => 409,
         Kind::Method               => 405,
         Kind::Unsupported          => 405,

@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::auth::{self, Caller};
 use super::call::Call;
 use super::reply::Reply;
-use super::{App, Peer, oci, ops, token};
+use super::{App, Peer, index_v1, oci, ops, token};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
 use crate::registry::Access;
@@ -89,7 +89,7 @@ pub struct Dialect {
 }
 
 /// All there are, in the order they are asked.
-pub static DIALECTS: [&Dialect; 3] = [&oci::DIALECT, &token::DIALECT, &ops::DIALECT];
+pub static DIALECTS: [&Dialect; 4] = [&index_v1::DIALECT, &oci::DIALECT, &token::DIALECT, &ops::DIALECT];
 
 /// A request as it was asked, without its body: what a refusal still needs when the
 /// handler has taken everything else.
@@ -284,7 +284,14 @@ fn refuse(dialect: &Dialect, app: &App, asked: &Asked, error: &Error) -> Reply {
 
 /// Whose words an address that nobody serves is refused in.
 fn dialect_of(path: &str) -> &'static Dialect {
-    if path == "/v2" || path.starts_with("/v2/") { &oci::DIALECT } else { &ops::DIALECT }
+    let below = |root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below("/v1") {
+        &index_v1::DIALECT
+    } else if below("/v2") {
+        &oci::DIALECT
+    } else {
+        &ops::DIALECT
+    }
 }
 
 /// Refuses heads that two readers could read two ways (RFC 9112 §3.2, §6.1), and those

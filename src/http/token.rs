@@ -68,6 +68,11 @@ impl Scope {
         })
     }
 
+    pub fn of_repo(repo: &RepoName, access: &[Access]) -> Scope {
+        let actions = access.iter().map(|access| access.word().to_owned()).collect();
+        Scope { kind: "repository".into(), name: repo.full().to_owned(), actions }
+    }
+
     pub fn covers(&self, access: Access, repo: &RepoName) -> bool {
         self.kind == "repository"
             && RepoName::parse(&self.name).is_ok_and(|name| name == *repo)

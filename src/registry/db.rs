@@ -42,7 +42,7 @@ const READERS_KEPT: usize = 4;
 /// How long a connection waits for another process's write lock.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Prepared statements each connection keeps: all of them.
-const STATEMENTS_KEPT: usize = 96;
+const STATEMENTS_KEPT: usize = 128;
 /// How often service time is written down, at the most, and only beside another write.
 const SERVICE_TIME_EVERY_SECS: i64 = 15 * 60;
 
@@ -52,6 +52,8 @@ pub(super) struct Db {
     queue: Option<SyncSender<Box<dyn Work>>>,
     writer: Option<JoinHandle<()>>,
     broken: Arc<AtomicBool>,
+    clock: Clock,
+    service: ServiceTime,
 }
 
 /// What a write closure works with: a savepoint's connection and the shelf of files.
@@ -81,12 +83,20 @@ impl Db {
             connection,
             shelf: blobs.shelf(),
             clock: clock.clone(),
-            service,
+            service: service.clone(),
             broken: broken.clone(),
         };
         let writer =
             std::thread::Builder::new().name("committer".into()).spawn(move || writer.run(&waiting))?;
-        Ok(Db { path, readers: Mutex::new(Vec::new()), queue: Some(queue), writer: Some(writer), broken })
+        Ok(Db {
+            path,
+            readers: Mutex::new(Vec::new()),
+            queue: Some(queue),
+            writer: Some(writer),
+            broken,
+            clock: clock.clone(),
+            service,
+        })
     }
 
     /// Runs a closure on a snapshot. Nothing it sees changes while it runs.
@@ -125,6 +135,11 @@ impl Db {
         let job = Job { change: Some(change), outcome: None, reply };
         self.queue.as_ref().ok_or_else(stopped)?.send(Box::new(job)).map_err(|_| stopped())?;
         answer.recv().map_err(|_| stopped())?
+    }
+
+    /// Seconds in service, for a look; a write has its own.
+    pub fn service_secs(&self) -> i64 {
+        self.service.now(&self.clock)
     }
 
     /// False after a write failed for a reason that is the disk's or the database's.
@@ -253,6 +268,7 @@ impl Writer {
 
 /// Seconds in service: those written down, and those since this process started.
 /// Counts only while a process runs, never jumps, survives reboots.
+#[derive(Clone)]
 struct ServiceTime {
     at_start_secs: i64,
     started: Duration,

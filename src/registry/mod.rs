@@ -7,6 +7,7 @@ mod blobs;
 mod catalog;
 mod db;
 mod grants;
+mod index_v1;
 mod password;
 mod people;
 mod sql;
@@ -27,6 +28,7 @@ use db::{Db, Write};
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OrgRow, Pattern};
+pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
 pub use uploads::Upload;
@@ -62,6 +64,8 @@ pub struct Options {
     pub library_open: bool,
     /// Who is nobody may pull from public repositories.
     pub anonymous_pull: bool,
+    /// What becomes of people who sign up.
+    pub sign_up: SignUp,
     /// Largest blob taken, in bytes.
     pub blob_bytes_max: u64,
     /// Pushes are refused when fewer bytes than this would stay free. None: 5 % of the

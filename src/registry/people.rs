@@ -21,6 +21,8 @@ pub struct User {
     pub id: i64,
     pub name: String,
     pub admin: bool,
+    /// False: signed up and waits for an administrator, or was shut out by one.
+    pub active: bool,
     /// Changes with password and rights; what was remembered of an older one is void.
     pub generation: i64,
 }
@@ -196,7 +198,8 @@ impl Registry {
         let name = name.clone();
         self.db.write(move |write| {
             let id = user_id(write.tx, &name)?;
-            sql::user_set_password(write.tx, id, &hash)
+            sql::user_set_password(write.tx, id, &hash)?;
+            sql::v1_tokens_void(write.tx, id)
         })
     }
 
@@ -205,6 +208,16 @@ impl Registry {
         self.db.write(move |write| {
             let id = user_id(write.tx, &name)?;
             sql::user_set_admin(write.tx, id, admin)?;
+            keep_one_admin(write.tx)
+        })
+    }
+
+    /// Lets a user in who signed up, or shuts one out; what was remembered of them is void.
+    pub fn user_set_active(&self, name: &UserName, active: bool) -> Result<()> {
+        let name = name.clone();
+        self.db.write(move |write| {
+            let id = user_id(write.tx, &name)?;
+            sql::user_set_active(write.tx, id, active)?;
             keep_one_admin(write.tx)
         })
     }
@@ -252,6 +265,7 @@ impl Registry {
                 match sql::user_by_login(write.tx, name.as_str())? {
                     Some(row) if row.user.name == name.as_str() => {
                         sql::user_set_password(write.tx, row.user.id, hash)?;
+                        sql::v1_tokens_void(write.tx, row.user.id)?;
                         imported.changed.push(name.to_string());
                     }
                     _ => {
@@ -265,7 +279,7 @@ impl Registry {
     }
 }
 
-fn user_insert(write: &super::Write, name: &UserName, hash: &str, admin: bool) -> Result<i64> {
+pub(super) fn user_insert(write: &super::Write, name: &UserName, hash: &str, admin: bool) -> Result<i64> {
     let id = sql::user_insert(write.tx, name, hash, admin, write.now_us)?;
     let namespace = sql::namespace_make(write.tx, name.as_str(), write.now_us)?;
     sql::namespace_set_owner(write.tx, namespace, id)?;
@@ -290,7 +304,7 @@ fn keep_one_admin(tx: &rusqlite::Connection) -> Result<()> {
     Ok(())
 }
 
-fn check_password(password: &str) -> Result<()> {
+pub(super) fn check_password(password: &str) -> Result<()> {
     if password.chars().count() < PASSWORD_MIN {
         return Err(Kind::Invalid(Thing::User).because("a password has at least 5 characters"));
     }
@@ -307,7 +321,7 @@ fn check_password(password: &str) -> Result<()> {
     Ok(())
 }
 
-fn check_email(email: &str) -> Result<String> {
+pub(super) fn check_email(email: &str) -> Result<String> {
     let fits = email.len() <= EMAIL_MAX
         && email
             .split_once('@')

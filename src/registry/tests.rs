@@ -10,6 +10,7 @@ fn options() -> Options {
         private: true,
         library_open: false,
         anonymous_pull: false,
+        sign_up: SignUp::Closed,
         blob_bytes_max: 1 << 30,
         reserve_bytes: Some(0),
         uploads_per_user: 64,
@@ -66,7 +67,7 @@ fn a_write_that_fails_leaves_nothing_and_the_others_of_its_commit_stand() {
 fn a_blob_whose_commit_fails_keeps_no_room() {
     let (dir, registry) = new();
     let repo = RepoName::parse("a/b").expect("parses");
-    let user = User { id: 0, name: "ann".into(), admin: true, generation: 1 };
+    let user = User { id: 0, name: "ann".into(), admin: true, active: true, generation: 1 };
     let bytes = bytes::Bytes::from_static(b"some bytes");
     let digest = digest_of(Algorithm::Sha256, &bytes);
     // Refused when the transaction ends, as a full disk would: after the file got its name.
@@ -175,7 +176,7 @@ fn a_server_that_did_not_stop_by_itself_is_known_by_it() {
 fn a_blob_in_use_while_it_is_found_bad_and_healed_stays_healed() {
     let (dir, registry) = new();
     let repo = RepoName::parse("a/b").expect("parses");
-    let user = User { id: 0, name: "ann".into(), admin: true, generation: 1 };
+    let user = User { id: 0, name: "ann".into(), admin: true, active: true, generation: 1 };
     let bytes = bytes::Bytes::from_static(b"some bytes");
     let digest = digest_of(Algorithm::Sha256, &bytes);
     let push = || {

@@ -290,6 +290,12 @@ fn users_are_managed_beside_a_running_server() {
     assert_eq!(server.ask("GET", "/v2/", b"").unwrap().status, 401, "the server knows at once");
     assert!(run(&["user", "passwd", "admin", "--password-stdin"], "correct horse\n").status.success());
     assert_eq!(server.ask("GET", "/v2/", b"").unwrap().status, 200);
+    let revoked = run(&["user", "activate", "bob", "--revoke"], "");
+    assert_eq!(said(&revoked), "bob is no longer active.\n");
+    assert!(said(&run(&["user", "list"], "")).contains("bob                      not active"));
+    assert_eq!(said(&run(&["user", "activate", "bob"], "")), "bob is now active.\n");
+    let last = run(&["user", "activate", "admin", "--revoke"], "");
+    assert!(complained(&last).contains("the last administrator"), "{last:?}");
     assert!(said(&run(&["user", "remove", "bob", "--dry-run"], "")).starts_with("Would remove bob"));
     assert!(run(&["user", "remove", "bob"], "").status.success());
     assert_eq!(run(&["user", "remove", "bob"], "").status.code(), Some(1));

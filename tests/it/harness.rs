@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outport::http::{App, Options, Server};
 use outport::names::UserName;
-use outport::registry::{self, Clock, Mode, Registry, UserAdd};
+use outport::registry::{self, Clock, Mode, Registry, SignUp, UserAdd};
 use sha2::Digest as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -56,6 +56,7 @@ impl Default for Wishes {
                 private: true,
                 library_open: false,
                 anonymous_pull: false,
+                sign_up: SignUp::Closed,
                 blob_bytes_max: 1 << 30,
                 reserve_bytes: Some(0),
                 uploads_per_user: 64,

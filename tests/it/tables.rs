@@ -31,6 +31,10 @@ fn no_row_that_needs_someone_answers_nobody() {
             .path
             .replace("[/]", "")
             .replace("{name*}", "some/repo")
+            .replace("{ns}/{name}", "some/repo")
+            .replace("{name}", "some")
+            .replace("{user}", "someone")
+            .replace("{tag}", "latest")
             .replace("{digest}", &format!("sha256:{}", "0".repeat(64)))
             .replace("{upload}", &"0".repeat(32))
             .replace("{reference}", "latest");
@@ -38,7 +42,7 @@ fn no_row_that_needs_someone_answers_nobody() {
         if route.needs == Needs::Nobody {
             assert_ne!(answer.status, 403, "{} {target}", route.method);
         } else {
-            answer.is(401, "UNAUTHORIZED");
+            assert_eq!(answer.status, 401, "{} {target}", route.method);
             assert_eq!(answer.headers_named("www-authenticate").len(), 1, "{} {target}", route.method);
         }
     }

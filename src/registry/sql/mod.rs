@@ -3,6 +3,7 @@
 //! A row that does not parse is an error, never a default.
 
 mod content;
+mod index_v1;
 mod people;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::names::{Digest, Uuid};
 
 pub use content::*;
+pub use index_v1::*;
 pub use people::*;
 
 fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {

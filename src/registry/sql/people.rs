@@ -13,9 +13,15 @@ use crate::registry::tokens::{TokenRow, TokenScope};
 
 fn user_row(row: &Row) -> rusqlite::Result<UserRow> {
     Ok(UserRow {
-        user: User { id: row.get(0)?, name: row.get(1)?, admin: row.get(2)?, generation: row.get(3)? },
-        password: row.get(4)?,
-        created_us: row.get(5)?,
+        user: User {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            admin: row.get(2)?,
+            active: row.get(3)?,
+            generation: row.get(4)?,
+        },
+        password: row.get(5)?,
+        created_us: row.get(6)?,
         emails: Vec::new(),
     })
 }
@@ -23,7 +29,7 @@ fn user_row(row: &Row) -> rusqlite::Result<UserRow> {
 pub fn user_by_login(tx: &Connection, login: &str) -> Result<Option<UserRow>> {
     Ok(tx
         .prepare_cached(
-            "SELECT id, name, admin, generation, password, created_us FROM user
+            "SELECT id, name, admin, active, generation, password, created_us FROM user
              WHERE name = ?1 OR id = (SELECT user FROM email WHERE address = ?1)
              ORDER BY name = ?1 DESC LIMIT 1",
         )?
@@ -33,7 +39,9 @@ pub fn user_by_login(tx: &Connection, login: &str) -> Result<Option<UserRow>> {
 
 pub fn user_by_id(tx: &Connection, id: i64) -> Result<Option<User>> {
     Ok(tx
-        .prepare_cached("SELECT id, name, admin, generation, password, created_us FROM user WHERE id = ?1")?
+        .prepare_cached(
+            "SELECT id, name, admin, active, generation, password, created_us FROM user WHERE id = ?1",
+        )?
         .query_row([id], user_row)
         .optional()?
         .map(|row| row.user))
@@ -41,8 +49,9 @@ pub fn user_by_id(tx: &Connection, id: i64) -> Result<Option<User>> {
 
 /// Every user by name, with e-mail addresses. For the administrator; there are few.
 pub fn users(tx: &Connection) -> Result<Vec<UserRow>> {
-    let mut statement = tx
-        .prepare_cached("SELECT id, name, admin, generation, password, created_us FROM user ORDER BY name")?;
+    let mut statement = tx.prepare_cached(
+        "SELECT id, name, admin, active, generation, password, created_us FROM user ORDER BY name",
+    )?;
     let mut rows = statement.query_map([], user_row)?.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut emails =
         tx.prepare_cached("SELECT address FROM email WHERE user = ?1 ORDER BY created_us, address")?;
@@ -89,6 +98,12 @@ pub fn user_set_admin(tx: &Connection, id: i64, admin: bool) -> Result<()> {
     Ok(())
 }
 
+pub fn user_set_active(tx: &Connection, id: i64, active: bool) -> Result<()> {
+    tx.prepare_cached("UPDATE user SET active = ?2, generation = generation + 1 WHERE id = ?1")?
+        .execute(params![id, active])?;
+    Ok(())
+}
+
 pub fn user_delete(tx: &Connection, id: i64) -> Result<()> {
     tx.prepare_cached("DELETE FROM user WHERE id = ?1")?.execute([id])?;
     Ok(())
@@ -96,7 +111,7 @@ pub fn user_delete(tx: &Connection, id: i64) -> Result<()> {
 
 pub fn admin_count(tx: &Connection) -> Result<u64> {
     Ok(tx
-        .prepare_cached("SELECT count(*) FROM user WHERE admin")?
+        .prepare_cached("SELECT count(*) FROM user WHERE admin AND active")?
         .query_row([], |row| size_column(row, 0))?)
 }
 
@@ -113,6 +128,12 @@ pub fn email_insert(tx: &Connection, address: &str, user: i64, now_us: i64) -> R
     Ok(())
 }
 
+pub fn email_count(tx: &Connection, user: i64) -> Result<u64> {
+    Ok(tx
+        .prepare_cached("SELECT count(*) FROM email WHERE user = ?1")?
+        .query_row([user], |row| size_column(row, 0))?)
+}
+
 // namespace -------------------------------------------------------------------
 
 /// A namespace's id, made without an owner if it is new.
@@ -122,6 +143,19 @@ pub fn namespace_make(tx: &Connection, name: &str, now_us: i64) -> Result<i64> {
     )?
     .execute(params![name, now_us, uuid()?])?;
     Ok(tx.prepare_cached("SELECT id FROM namespace WHERE name = ?1")?.query_row([name], |row| row.get(0))?)
+}
+
+/// Whether whoever came to own this namespace would own something: it is somebody's, or an
+/// organisation, or there are repositories or grants below it.
+pub fn namespace_is_taken(tx: &Connection, name: &str) -> Result<bool> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM namespace AS n WHERE n.name = ?1
+                 AND (n.owner IS NOT NULL OR n.kind = 'org'
+                   OR EXISTS (SELECT 1 FROM repo WHERE namespace = n.id)))
+               OR EXISTS (SELECT 1 FROM access_grant WHERE pattern >= ?1 || '/' AND pattern < ?1 || '0')",
+        )?
+        .query_row([name], |row| row.get(0))?)
 }
 
 pub fn namespace_set_owner(tx: &Connection, id: i64, owner: i64) -> Result<()> {
