@@ -3,6 +3,7 @@
 
 mod auth;
 mod call;
+mod jwt;
 mod oci;
 mod ops;
 mod reply;
