@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, HeaderName};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use hyper::http::request::Parts;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -153,8 +153,8 @@ impl Call {
     }
 
     /// A body's fields, whether it is JSON or a form: the Content-Type is a hint, for
-    /// scripts send the one and say the other. An empty body has no fields. Values of a form
-    /// are texts; a JSON body must be an object.
+    /// scripts send JSON and say form. What says JSON must be it. An empty body has no fields.
+    /// Values of a form are texts; a JSON body must be an object.
     pub async fn fields(&mut self) -> Result<Map<String, Value>> {
         let body = self.body(FIELDS_BYTES_MAX, Thing::Request).await?;
         let text = body.trim_ascii();
@@ -167,6 +167,9 @@ impl Call {
                 Ok(_) => Err(Kind::Invalid(Thing::Request).because("the body is not a JSON object")),
                 Err(_) => Err(Kind::Invalid(Thing::Request).because("the JSON body does not parse")),
             };
+        }
+        if self.header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")) {
+            return Err(Kind::Invalid(Thing::Request).because("the JSON body does not parse"));
         }
         let pairs = form_urlencoded::parse(text);
         Ok(pairs.map(|(key, value)| (key.into_owned(), Value::String(value.into_owned()))).collect())

@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::auth::{self, Caller};
 use super::call::Call;
 use super::reply::Reply;
-use super::{App, Peer, oci, ops, token};
+use super::{App, Peer, hub, oci, ops, token};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
 use crate::registry::Access;
@@ -87,8 +87,9 @@ pub struct Dialect {
     pub headers: &'static [(&'static str, &'static str)],
 }
 
-/// All there are, in the order they are asked.
-pub static DIALECTS: [&Dialect; 3] = [&oci::DIALECT, &token::DIALECT, &ops::DIALECT];
+/// All there are, in the order they are asked. Docker Hub's addresses lie among the
+/// registry's, and are few and exact: they come first.
+pub static DIALECTS: [&Dialect; 4] = [&hub::DIALECT, &oci::DIALECT, &token::DIALECT, &ops::DIALECT];
 
 /// A request as it was asked, without its body: what a refusal still needs when the
 /// handler has taken everything else.
@@ -272,6 +273,10 @@ fn refuse(dialect: &Dialect, app: &App, asked: &Asked, error: &Error) -> Reply {
 
 /// Whose words an address that nobody serves is refused in.
 fn dialect_of(path: &str) -> &'static Dialect {
+    // No repository has a name that begins like this.
+    if path.starts_with("/v2/repositories/") || path.starts_with("/v2/namespaces/") {
+        return &hub::DIALECT;
+    }
     if path == "/v2" || path.starts_with("/v2/") { &oci::DIALECT } else { &ops::DIALECT }
 }
 

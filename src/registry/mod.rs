@@ -7,8 +7,10 @@ mod blobs;
 mod catalog;
 mod db;
 mod grants;
+mod orgs;
 mod password;
 mod people;
+mod repos;
 mod sql;
 mod tokens;
 mod uploads;
@@ -26,8 +28,10 @@ use db::{Db, Write};
 
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
-pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OrgRow, Pattern};
+pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
+pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
+pub use repos::{Listed, Order, Owner, PlatformRow, Repo, RepoChange, Slice, TagRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
 pub use uploads::Upload;
 

@@ -12,6 +12,7 @@ mod auth;
 mod binary;
 mod damage;
 mod hostile;
+mod hub;
 mod layers;
 mod lists;
 mod manifests;

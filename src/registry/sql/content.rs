@@ -56,14 +56,14 @@ pub fn repo_delete(tx: &Connection, id: i64) -> Result<()> {
 }
 
 /// Namespaces a user (?2) may read all of: owned, owned through `owners`, or granted whole.
-const NAMESPACES_READ: &str = "SELECT id FROM namespace WHERE owner = ?2
+pub(super) const NAMESPACES_READ: &str = "SELECT id FROM namespace WHERE owner = ?2
    UNION SELECT g.namespace FROM group_member AS m JOIN org_group AS g ON g.id = m.org_group
      WHERE m.user = ?2 AND g.name = 'owners'
    UNION SELECT n.id FROM access_grant AS a JOIN namespace AS n ON n.name || '/*' = a.pattern
      WHERE a.user = ?2 OR a.org_group IN (SELECT org_group FROM group_member WHERE user = ?2)";
 
 /// Patterns that are granted to a user (?2), also through groups.
-const PATTERNS_READ: &str = "SELECT pattern FROM access_grant
+pub(super) const PATTERNS_READ: &str = "SELECT pattern FROM access_grant
    WHERE user = ?2 OR org_group IN (SELECT org_group FROM group_member WHERE user = ?2)";
 
 /// Whether a user reads everything: an administrator, or granted `*`.

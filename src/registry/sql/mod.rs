@@ -3,7 +3,9 @@
 //! A row that does not parse is an error, never a default.
 
 mod content;
+mod orgs;
 mod people;
+mod repos;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -12,7 +14,9 @@ use crate::error::Result;
 use crate::names::{Digest, Uuid};
 
 pub use content::*;
+pub use orgs::*;
 pub use people::*;
+pub use repos::*;
 
 fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(index)?;
