@@ -144,10 +144,13 @@ pub fn fit(method: &Method, path: &str) -> Fit {
             if route.method == wanted {
                 return Fit::Found(dialect, route, params);
             }
+            // Two dialects may fit; the first refuses, and says what either would answer.
             let (_, allow) = other.get_or_insert((dialect, Vec::new()));
-            allow.push(route.method);
-            if route.method == "GET" {
-                allow.push("HEAD");
+            let more: &[_] = if route.method == "GET" { &["GET", "HEAD"] } else { &[route.method] };
+            for method in more {
+                if !allow.contains(method) {
+                    allow.push(method);
+                }
             }
         }
     }

@@ -31,7 +31,7 @@ pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
-pub use repos::{Listed, Order, Owner, PlatformRow, Repo, RepoChange, Slice, TagRow};
+pub use repos::{Listed, Order, PlatformRow, Pusher, Repo, RepoChange, Slice, TagRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
 pub use uploads::Upload;
 

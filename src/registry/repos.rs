@@ -98,7 +98,7 @@ impl RepoChange {
 
 /// Who pushed something.
 #[derive(Debug, Clone)]
-pub struct Owner {
+pub struct Pusher {
     pub id: i64,
     pub name: String,
 }
@@ -113,7 +113,7 @@ pub struct TagRow {
     /// The repository's id.
     pub repo: i64,
     pub pushed_us: i64,
-    pub pushed_by: Option<Owner>,
+    pub pushed_by: Option<Pusher>,
     /// The image's ids.
     pub manifest: i64,
     pub image_uuid: String,

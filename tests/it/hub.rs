@@ -335,6 +335,8 @@ fn a_tag_called_list_is_hubs_and_every_other_registry_address_is_the_registrys()
     }
     site.get("/v2/repositories/a/manifests/v1").is(400, "NAME_INVALID");
     assert!(site.get("/v2/repositories/a/b/nothing").json()["detail"].is_string());
+    let wrong = site.ask("PUT", "/v2/repositories/a/b/tags/list").send();
+    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET, HEAD, DELETE")));
 }
 
 #[test]
@@ -614,6 +616,11 @@ fn bad_fields_are_named_each_with_its_sentence() {
     assert_eq!(site.ask("POST", "/v2/repositories/").by("bob").body(&long).send().status, 413);
     let missing = site.ask("POST", "/v2/repositories/bob/app/privacy/").by("bob").send();
     assert_eq!(missing.json(), json!({"is_private": required}));
+    // As curl -F sends a form.
+    let parts = "--x\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nmulti\r\n--x--\r\n";
+    let multi = site.ask("POST", "/v2/repositories/bob").by("bob");
+    let multi = multi.header("Content-Type", "multipart/form-data; boundary=x").body(parts.as_bytes()).send();
+    assert_eq!((multi.status, &multi.json()["name"]), (201, &json!("multi")));
     // True and false as forms spell them.
     for (at, (word, private)) in
         [("t", true), ("YES", true), ("on", true), ("off", false), ("", false), ("0", false)]

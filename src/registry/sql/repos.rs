@@ -6,7 +6,7 @@ use super::content::{NAMESPACES_READ, PATTERNS_READ, reads_all};
 use super::{digest_column, size_column, size_value};
 use crate::error::Result;
 use crate::names::Digest;
-use crate::registry::repos::{Order, Owner, Repo, RepoChange, Slice, TagRow};
+use crate::registry::repos::{Order, Pusher, Repo, RepoChange, Slice, TagRow};
 
 /// A namespace: its id, and whether it belongs to somebody.
 pub fn namespace(tx: &Connection, name: &str) -> Result<Option<(i64, bool)>> {
@@ -200,7 +200,7 @@ fn to_tag(row: &Row) -> rusqlite::Result<TagRow> {
     let config: Option<String> = row.get(14)?;
     let pusher: Option<i64> = row.get(6)?;
     let pushed_by = match pusher {
-        Some(id) => Some(Owner { id, name: row.get(7)? }),
+        Some(id) => Some(Pusher { id, name: row.get(7)? }),
         None => None,
     };
     Ok(TagRow {
