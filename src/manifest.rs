@@ -269,6 +269,56 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// Where an image runs, as far as it says so; empty where it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Platform {
+    pub os: String,
+    pub architecture: String,
+    pub variant: Option<String>,
+    pub os_version: Option<String>,
+}
+
+impl Platform {
+    /// Nobody checked this object when it was pushed, and only people look at it: what is
+    /// not as it should be is left out.
+    fn of(object: &serde_json::Value) -> Platform {
+        let text =
+            |key: &str| object[key].as_str().map(|text| text.chars().take(PLATFORM_WORD_MAX).collect());
+        Platform {
+            os: text("os").unwrap_or_default(),
+            architecture: text("architecture").unwrap_or_default(),
+            variant: text("variant"),
+            os_version: text("os.version"),
+        }
+    }
+}
+
+/// Longest word of a platform that is shown, in characters.
+const PLATFORM_WORD_MAX: usize = 64;
+
+/// The images an index lists, with their platforms. None for what is no index.
+pub fn index_platforms(index: &[u8]) -> Vec<(Digest, Platform)> {
+    #[derive(Deserialize)]
+    struct Index {
+        #[serde(default)]
+        manifests: Vec<Child>,
+    }
+    #[derive(Deserialize)]
+    struct Child {
+        digest: String,
+        #[serde(default)]
+        platform: serde_json::Value,
+    }
+    let Ok(index) = serde_json::from_slice::<Index>(index) else { return Vec::new() };
+    let child = |child: &Child| Some((Digest::parse(&child.digest).ok()?, Platform::of(&child.platform)));
+    index.manifests.iter().filter_map(child).collect()
+}
+
+/// The platform that an image's config names.
+pub fn config_platform(config: &[u8]) -> Platform {
+    Platform::of(&serde_json::from_slice(config).unwrap_or_default())
+}
+
 fn sum<'a>(descriptors: impl IntoIterator<Item = &'a Descriptor>) -> u64 {
     descriptors.into_iter().fold(0, |sum, descriptor| sum.saturating_add(descriptor.size))
 }

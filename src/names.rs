@@ -17,7 +17,7 @@ pub const LIBRARY: &str = "library";
 
 /// First components that Docker Hub's API uses below `/v2/`: a repository of that
 /// name could not be told from a Hub address.
-const RESERVED: [&str; 2] = ["repositories", "namespaces"];
+const RESERVED: [&str; 3] = ["repositories", "namespaces", "orgs"];
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`: one component of a repository name.
 fn is_component(text: &str) -> bool {
@@ -52,7 +52,7 @@ impl RepoName {
         let first = text.split('/').next().unwrap_or_default();
         if RESERVED.contains(&first) {
             return Err(invalid(
-                "repository names that begin with \"repositories\" or \"namespaces\" are reserved",
+                "repository names that begin with \"repositories\", \"namespaces\" or \"orgs\" are reserved",
             ));
         }
         let full = if bare { format!("{LIBRARY}/{text}") } else { text.to_owned() };

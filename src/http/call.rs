@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, HeaderName};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use hyper::http::request::Parts;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -163,9 +163,9 @@ impl Call {
         timeout(WHOLE_BODY_MAX, whole).await.unwrap_or(Err(Kind::Slow.into()))
     }
 
-    /// A body's fields, whether it is JSON or a form: the Content-Type is a hint, for
-    /// scripts send the one and say the other. An empty body has no fields. Values of a form
-    /// are texts; a JSON body must be an object.
+    /// A body's fields, whether it is JSON or a form of either kind: the Content-Type is a hint, for
+    /// scripts send JSON and say form. What says JSON must be it. An empty body has no fields.
+    /// Values of a form are texts; a JSON body must be an object.
     pub async fn fields(&mut self) -> Result<Map<String, Value>> {
         let body = self.body(FIELDS_BYTES_MAX, Thing::Request).await?;
         let text = body.trim_ascii();
@@ -178,6 +178,16 @@ impl Call {
                 Ok(_) => Err(Kind::Invalid(Thing::Request).because("the body is not a JSON object")),
                 Err(_) => Err(Kind::Invalid(Thing::Request).because("the JSON body does not parse")),
             };
+        }
+        let content_type = self.header(CONTENT_TYPE).unwrap_or_default();
+        if content_type.starts_with("application/json") {
+            return Err(Kind::Invalid(Thing::Request).because("the JSON body does not parse"));
+        }
+        if content_type.starts_with("multipart/form-data") {
+            let boundary = content_type.split_once("boundary=").map_or("", |(_, boundary)| boundary);
+            let boundary = boundary.split(';').next().unwrap_or_default().trim().trim_matches('"');
+            return multipart(text, boundary)
+                .ok_or(Kind::Invalid(Thing::Request).because("the multipart body does not parse"));
         }
         let pairs = form_urlencoded::parse(text);
         Ok(pairs.map(|(key, value)| (key.into_owned(), Value::String(value.into_owned()))).collect())
@@ -301,6 +311,29 @@ impl Call {
     }
 }
 
+/// The texts of a multipart body (RFC 7578); files are left out. None if it does not parse.
+fn multipart(body: &[u8], boundary: &str) -> Option<Map<String, Value>> {
+    if boundary.is_empty() {
+        return None;
+    }
+    // Every delimiter begins a line, the first one too.
+    let text = format!("\r\n{}", std::str::from_utf8(body).ok()?);
+    let mut fields = Map::new();
+    for part in text.split(&format!("\r\n--{boundary}")).skip(1) {
+        if part.starts_with("--") {
+            return Some(fields);
+        }
+        let (head, value) = part.split_once("\r\n\r\n")?;
+        let name = head.split_once("; name=\"").and_then(|(_, rest)| rest.split_once('"'));
+        if let Some((name, rest)) = name
+            && !rest.starts_with("; filename=")
+        {
+            fields.insert(name.to_owned(), value.into());
+        }
+    }
+    None
+}
+
 /// A stretch of a body, on its way to the disk.
 struct Gathered {
     frames: Vec<Bytes>,
@@ -328,5 +361,27 @@ impl Pace {
             return Err(Kind::Slow.into());
         }
         Ok(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_multipart_body_gives_its_texts_and_must_be_whole() {
+        let body = "--b\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\napp\r\n\
+            --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\ny\r\n\
+            --b\r\nContent-Disposition: form-data; name=\"text\"\r\nContent-Type: text/plain\r\n\r\n\
+            two\r\nlines --b--\r\n--b--\r\n";
+        let fields = multipart(body.as_bytes(), "b").expect("parses");
+        assert_eq!(Value::from(fields), serde_json::json!({"name": "app", "text": "two\r\nlines --b--"}));
+        let cut = &body.as_bytes()[..body.len() - 8];
+        for (body, boundary) in
+            [(cut, "b"), (body.as_bytes(), ""), (body.as_bytes(), "c"), (&b"\xff"[..], "b")]
+        {
+            assert!(multipart(body, boundary).is_none());
+        }
+        assert!(multipart(b"--b--", "b").is_some_and(|fields| fields.is_empty()));
     }
 }

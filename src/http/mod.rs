@@ -3,7 +3,9 @@
 
 mod auth;
 mod call;
+mod hub;
 mod index_v1;
+mod jwt;
 mod oci;
 mod ops;
 mod reply;
@@ -179,6 +181,15 @@ fn rfc3339(secs: i64) -> String {
         .ok()
         .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())
         .unwrap_or_default()
+}
+
+/// Microseconds since 1970 as RFC 3339, with all six digits: `2026-03-04T05:06:07.123456Z`.
+fn rfc3339_us(us: i64) -> String {
+    let Ok(at) = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000) else {
+        return String::new();
+    };
+    let (date, (hour, minute, second, micros)) = (at.date(), at.to_hms_micro());
+    format!("{date}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 /// Sockets, and what is served on them.

@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::auth::{self, Caller};
 use super::call::Call;
 use super::reply::Reply;
-use super::{App, Peer, index_v1, oci, ops, token};
+use super::{App, Peer, hub, index_v1, oci, ops, token};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
 use crate::registry::Access;
@@ -88,8 +88,10 @@ pub struct Dialect {
     pub headers: &'static [(&'static str, &'static str)],
 }
 
-/// All there are, in the order they are asked.
-pub static DIALECTS: [&Dialect; 4] = [&index_v1::DIALECT, &oci::DIALECT, &token::DIALECT, &ops::DIALECT];
+/// All there are, in the order they are asked. Docker Hub's addresses lie among the
+/// registry's, and are few and exact: they come first.
+pub static DIALECTS: [&Dialect; 5] =
+    [&index_v1::DIALECT, &hub::DIALECT, &oci::DIALECT, &token::DIALECT, &ops::DIALECT];
 
 /// A request as it was asked, without its body: what a refusal still needs when the
 /// handler has taken everything else.
@@ -146,10 +148,13 @@ pub fn fit(method: &Method, path: &str) -> Fit {
             if route.method == wanted {
                 return Fit::Found(dialect, route, params);
             }
+            // Two dialects may fit; the first refuses, and says what either would answer.
             let (_, allow) = other.get_or_insert((dialect, Vec::new()));
-            allow.push(route.method);
-            if route.method == "GET" {
-                allow.push("HEAD");
+            let more: &[_] = if route.method == "GET" { &["GET", "HEAD"] } else { &[route.method] };
+            for method in more {
+                if !allow.contains(method) {
+                    allow.push(method);
+                }
             }
         }
     }
@@ -287,6 +292,9 @@ fn dialect_of(path: &str) -> &'static Dialect {
     let below = |root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if below("/v1") {
         &index_v1::DIALECT
+    } else if below("/v2/repositories") || below("/v2/namespaces") {
+        // No repository has a name that begins like this.
+        &hub::DIALECT
     } else if below("/v2") {
         &oci::DIALECT
     } else {

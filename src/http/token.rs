@@ -4,11 +4,8 @@
 //! token ever chooses key or algorithm. A token narrows what its user may do; rights are
 //! asked again with every request, so what is taken away is gone at once.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
-use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -16,7 +13,7 @@ use super::auth::{self, Caller};
 use super::call::Call;
 use super::reply::{self, Reply};
 use super::route::{Asked, Dialect, named_repo, routes};
-use super::{App, oci};
+use super::{App, jwt, oci};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
 use crate::registry::Access;
@@ -38,8 +35,6 @@ const ROUTES: &[super::route::Route] = routes! {
 
 /// How long a token is good. A push renews it as it goes.
 const TOKEN_SECS: i64 = 300;
-/// Tokens from a little in the future are good too: clocks are set while we run.
-const SKEW_SECS: i64 = 60;
 /// Most scopes one token is asked for. containerd asks for one per repository it has
 /// seen a layer in.
 const SCOPES_MAX: usize = 64;
@@ -102,34 +97,14 @@ struct Claims {
     robot: Option<i64>,
 }
 
+/// Tells these tokens from those of other dialects, which have the same key.
 const ISSUER: &str = "outport";
-/// Set into every token: the algorithm is ours to say, not the token's.
-const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-
-fn now_secs(app: &App) -> i64 {
-    (app.registry.clock().wall_us)() / 1_000_000
-}
-
-fn sign(key: &hmac::Key, claims: &Claims) -> Result<String> {
-    let claims = serde_json::to_vec(claims).map_err(|error| Kind::Internal.from_cause(error))?;
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(claims));
-    let tag = hmac::sign(key, signed.as_bytes());
-    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag)))
-}
 
 /// The bearer of a token, if it is one of ours, in its time, and its user has not changed.
 pub fn verify(app: &App, token: &str) -> Result<Caller> {
     let invalid = || Error::from(Kind::TokenInvalid);
-    let (signed, tag) = token.rsplit_once('.').ok_or_else(invalid)?;
-    let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| invalid())?;
-    // Compares in constant time.
-    hmac::verify(&app.token_key, signed.as_bytes(), &tag).map_err(|_| invalid())?;
-    let claims = signed.split_once('.').map(|(_, claims)| claims).ok_or_else(invalid)?;
-    let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| invalid())?;
-    let claims: Claims = serde_json::from_slice(&claims).map_err(|_| invalid())?;
-    // Bounded on both sides: after a clock was set, clients fetch a new token and go on.
-    let now = now_secs(app);
-    if claims.iss != ISSUER || now >= claims.exp || now < claims.iat - SKEW_SECS {
+    let claims: Claims = jwt::open(&app.token_key, token).ok_or_else(invalid)?;
+    if claims.iss != ISSUER || !jwt::is_in_time(app, claims.iat, claims.exp) {
         return Err(invalid());
     }
     let user = match claims.user {
@@ -209,7 +184,7 @@ fn issue(call: &Call, caller: Caller, service: &str, scopes: &[String], oauth: b
             None => access.push(granted),
         }
     }
-    let now = now_secs(app);
+    let now = jwt::now_secs(app);
     let scope: Vec<String> = access
         .iter()
         .map(|scope| format!("{}:{}:{}", scope.kind, scope.name, scope.actions.join(",")))
@@ -226,7 +201,7 @@ fn issue(call: &Call, caller: Caller, service: &str, scopes: &[String], oauth: b
         user: caller.user.map(|user| (user.id, user.generation)),
         robot: caller.limit.map(|(id, _)| id),
     };
-    let token = sign(&app.token_key, &claims)?;
+    let token = jwt::sign(&app.token_key, &claims)?;
     let mut body = json!({
         "token": token,
         "access_token": token,

@@ -42,7 +42,7 @@ const READERS_KEPT: usize = 4;
 /// How long a connection waits for another process's write lock.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Prepared statements each connection keeps: all of them.
-const STATEMENTS_KEPT: usize = 128;
+const STATEMENTS_KEPT: usize = 224;
 /// How often service time is written down, at the most, and only beside another write.
 const SERVICE_TIME_EVERY_SECS: i64 = 15 * 60;
 

@@ -280,7 +280,7 @@ impl Registry {
     }
 }
 
-fn check_text(text: &str) -> Result<()> {
+pub(super) fn check_text(text: &str) -> Result<()> {
     if text.len() > DESCRIPTION_MAX || text.chars().any(char::is_control) {
         return Err(Kind::Invalid(Thing::Request)
             .because("a description has at most 1000 bytes and no control characters"));
@@ -288,12 +288,12 @@ fn check_text(text: &str) -> Result<()> {
     Ok(())
 }
 
-fn org_id(tx: &rusqlite::Connection, name: &UserName) -> Result<i64> {
+pub(super) fn org_id(tx: &rusqlite::Connection, name: &UserName) -> Result<i64> {
     sql::org(tx, name.as_str())?
         .ok_or_else(|| Kind::NotFound(Thing::User).because(format!("there is no organisation {name}")))
 }
 
-fn group_id(tx: &rusqlite::Connection, group: &GroupName) -> Result<i64> {
+pub(super) fn group_id(tx: &rusqlite::Connection, group: &GroupName) -> Result<i64> {
     let org = org_id(tx, &group.org)?;
     sql::group(tx, org, &group.group)?.ok_or_else(|| {
         Kind::NotFound(Thing::User).because(format!("{} has no group {}", group.org, group.group))

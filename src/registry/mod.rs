@@ -8,8 +8,10 @@ mod catalog;
 mod db;
 mod grants;
 mod index_v1;
+mod orgs;
 mod password;
 mod people;
+mod repos;
 mod sql;
 mod tokens;
 mod uploads;
@@ -27,9 +29,11 @@ use db::{Db, Write};
 
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
-pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OrgRow, Pattern};
+pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
+pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
+pub use repos::{Listed, Order, PlatformRow, Pusher, Repo, RepoChange, Slice, TagRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
 pub use uploads::Upload;
 

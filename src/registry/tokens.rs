@@ -6,9 +6,10 @@ use sha2::Digest as _;
 
 use super::grants::Pattern;
 use super::people::{User, user_id};
+use super::repos::{Listed, Slice};
 use super::{Access, Registry, random, sql};
 use crate::error::{Kind, Result, Thing};
-use crate::names::{RepoName, UserName};
+use crate::names::{RepoName, UserName, Uuid};
 
 /// What every token begins with, so that people and scanners know one when they see it.
 pub const TOKEN_PREFIX: &str = "outport_";
@@ -38,6 +39,7 @@ impl TokenScope {
 #[derive(Debug, Clone, Serialize)]
 pub struct TokenRow {
     pub id: i64,
+    pub uuid: String,
     #[serde(skip)]
     pub(super) user: i64,
     pub owner: String,
@@ -58,10 +60,7 @@ impl Registry {
         pattern: &Pattern,
         expires_us: Option<i64>,
     ) -> Result<(i64, String)> {
-        if label.len() > LABEL_MAX || label.chars().any(char::is_control) {
-            return Err(Kind::Invalid(Thing::Request)
-                .because("a label has at most 100 bytes and no control characters"));
-        }
+        check_label(label)?;
         let mut bytes = [0; 24];
         random(&mut bytes)?;
         let token =
@@ -78,6 +77,47 @@ impl Registry {
 
     pub fn tokens(&self) -> Result<Vec<TokenRow>> {
         self.db.read(sql::tokens)
+    }
+
+    /// A user's tokens, the newest first.
+    pub fn tokens_of(&self, user: &User, slice: Slice) -> Result<Listed<TokenRow>> {
+        let (rows, count) = self.db.read(|tx| sql::tokens_of(tx, user.id, slice))?;
+        Ok(Listed { rows, count })
+    }
+
+    pub fn token_of(&self, user: &User, uuid: &Uuid) -> Result<TokenRow> {
+        self.db.read(|tx| Ok(sql::token_of(tx, user.id, uuid.as_str())?.ok_or(Kind::NotFound(Thing::User))?))
+    }
+
+    /// A token by the number that [`Registry::token_new`] gave it.
+    pub fn token_row(&self, id: i64) -> Result<TokenRow> {
+        self.db.read(|tx| Ok(sql::token_by_id(tx, id)?.ok_or(Kind::NotFound(Thing::User))?))
+    }
+
+    /// Gives a user's token another label, or puts it out of use for a while.
+    pub fn token_change(
+        &self,
+        user: &User,
+        uuid: &Uuid,
+        label: Option<String>,
+        active: Option<bool>,
+    ) -> Result<TokenRow> {
+        check_label(label.as_deref().unwrap_or_default())?;
+        let (user, uuid) = (user.id, uuid.clone());
+        self.db.write(move |write| {
+            let missing = Kind::NotFound(Thing::User);
+            let row = sql::token_of(write.tx, user, uuid.as_str())?.ok_or(missing)?;
+            sql::token_change(write.tx, row.id, label.as_deref(), active)?;
+            Ok(sql::token_by_id(write.tx, row.id)?.ok_or(missing)?)
+        })
+    }
+
+    pub fn token_remove(&self, user: &User, uuid: &Uuid) -> Result<()> {
+        let (user, uuid) = (user.id, uuid.clone());
+        self.db.write(move |write| {
+            let row = sql::token_of(write.tx, user, uuid.as_str())?.ok_or(Kind::NotFound(Thing::User))?;
+            sql::token_delete(write.tx, row.id).map(|_| ())
+        })
     }
 
     pub fn token_revoke(&self, id: i64) -> Result<()> {
@@ -117,6 +157,15 @@ impl Registry {
     fn is_good(&self, row: &TokenRow) -> bool {
         row.active && row.expires_us.is_none_or(|end| (self.clock.wall_us)() < end)
     }
+}
+
+fn check_label(label: &str) -> Result<()> {
+    if label.len() > LABEL_MAX || label.chars().any(char::is_control) {
+        return Err(
+            Kind::Invalid(Thing::Request).because("a label has at most 100 bytes and no control characters")
+        );
+    }
+    Ok(())
 }
 
 fn hash(token: &str) -> [u8; 32] {

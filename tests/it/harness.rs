@@ -295,6 +295,21 @@ impl Ask {
         self.by_nobody().header("Authorization", &value)
     }
 
+    /// With a token of Docker Hub's dialect, in its older scheme.
+    pub fn jwt(self, token: &str) -> Ask {
+        let value = format!("JWT {token}");
+        self.by_nobody().header("Authorization", &value)
+    }
+
+    /// A body of fields, as curl's --data and Python's data= send it.
+    pub fn form(self, body: &str) -> Ask {
+        self.header("Content-Type", "application/x-www-form-urlencoded").body(body.as_bytes())
+    }
+
+    pub fn json(self, body: &serde_json::Value) -> Ask {
+        self.header("Content-Type", "application/json").body(body.to_string().as_bytes())
+    }
+
     pub fn by_nobody(mut self) -> Ask {
         self.headers.retain(|(name, _)| name != "Authorization");
         self

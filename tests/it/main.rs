@@ -12,6 +12,7 @@ mod auth;
 mod binary;
 mod damage;
 mod hostile;
+mod hub;
 mod index_v1;
 mod layers;
 mod lists;

@@ -4,7 +4,9 @@
 
 mod content;
 mod index_v1;
+mod orgs;
 mod people;
+mod repos;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -14,7 +16,9 @@ use crate::names::{Digest, Uuid};
 
 pub use content::*;
 pub use index_v1::*;
+pub use orgs::*;
 pub use people::*;
+pub use repos::*;
 
 fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(index)?;

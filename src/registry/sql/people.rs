@@ -343,7 +343,7 @@ pub fn token_insert(
     Ok(tx.last_insert_rowid())
 }
 
-fn token_row(row: &Row) -> rusqlite::Result<TokenRow> {
+pub(super) fn token_row(row: &Row) -> rusqlite::Result<TokenRow> {
     let access: String = row.get(4)?;
     let access = crate::registry::Access::from_word(&access).ok_or(rusqlite::Error::InvalidQuery)?;
     Ok(TokenRow {
@@ -355,11 +355,12 @@ fn token_row(row: &Row) -> rusqlite::Result<TokenRow> {
         active: row.get(6)?,
         created_us: row.get(7)?,
         expires_us: row.get(8)?,
+        uuid: row.get(9)?,
     })
 }
 
-const TOKEN_ROW: &str =
-    "SELECT t.id, t.user, u.name, t.label, t.access, t.pattern, t.active, t.created_us, t.expires_us
+pub(super) const TOKEN_ROW: &str =
+    "SELECT t.id, t.user, u.name, t.label, t.access, t.pattern, t.active, t.created_us, t.expires_us, t.uuid
   FROM token AS t JOIN user AS u ON u.id = t.user";
 
 pub fn token_by_hash(tx: &Connection, hash: &[u8]) -> Result<Option<TokenRow>> {

@@ -1,0 +1,287 @@
+//! Repositories and tags as people see them: descriptions, privacy, stars, platforms.
+
+use super::people::User;
+use super::{Piece, Registry, repo_make, sql};
+use crate::error::{Kind, Result, Thing};
+use crate::manifest::{self, Platform};
+use crate::names::{Digest, RepoName, Tag};
+
+/// Longest descriptions, in bytes. A dialect may take less.
+const DESCRIPTION_MAX: usize = 1_000;
+const FULL_DESCRIPTION_MAX: usize = 100_000;
+const LABELS_MAX: usize = 100;
+const LABEL_MAX: usize = 100;
+/// Most hits that a search counts, and pages through: it walks every name for them.
+const FOUND_MAX: u32 = 10_000;
+/// Indexes longer than this, in bytes, are listed without their platforms. Real ones have
+/// a few kilobytes, and a page shows a hundred.
+const INDEX_BYTES_MAX: u64 = 256 << 10;
+/// Most platforms that are shown of an index.
+const PLATFORMS_MAX: usize = 100;
+
+/// A stretch of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    pub skip: u64,
+    pub take: u32,
+}
+
+/// A stretch of a list, and how long the whole list is.
+#[derive(Debug)]
+pub struct Listed<T> {
+    pub rows: Vec<T>,
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Newest,
+    Oldest,
+    Name,
+    NameDown,
+}
+
+/// A repository with its sums, as one caller sees it.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    pub id: i64,
+    pub uuid: String,
+    /// The first component of its name, and the others.
+    pub namespace: String,
+    pub name: String,
+    pub private: bool,
+    /// False until the first push.
+    pub pushed: bool,
+    pub description: String,
+    pub full_description: String,
+    pub labels: Vec<String>,
+    pub pulls: u64,
+    pub created_us: i64,
+    pub updated_us: i64,
+    pub pushed_us: Option<i64>,
+    pub stars: u64,
+    /// By the caller.
+    pub starred: bool,
+    pub tags: u64,
+    pub images: u64,
+    /// Blobs it holds; those it shares with others count here as well.
+    pub blob_bytes: u64,
+    /// Of what was pushed lately. Lists leave it empty.
+    pub media_types: Vec<String>,
+}
+
+/// What is to be different about a repository.
+#[derive(Debug, Clone, Default)]
+pub struct RepoChange {
+    pub description: Option<String>,
+    pub full_description: Option<String>,
+    pub private: Option<bool>,
+    pub labels: Option<Vec<String>>,
+}
+
+impl RepoChange {
+    fn check(&self) -> Result<()> {
+        let too_long = |text: &Option<String>, max| text.as_ref().is_some_and(|text| text.len() > max);
+        let labels = self.labels.as_deref().unwrap_or_default();
+        if too_long(&self.description, DESCRIPTION_MAX)
+            || too_long(&self.full_description, FULL_DESCRIPTION_MAX)
+        {
+            return Err(Kind::Invalid(Thing::Request).because("the description is too long"));
+        }
+        if labels.len() > LABELS_MAX || labels.iter().any(|label| label.len() > LABEL_MAX) {
+            return Err(Kind::Invalid(Thing::Request)
+                .because("a repository has at most 100 labels of at most 100 bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// Who pushed something.
+#[derive(Debug, Clone)]
+pub struct Pusher {
+    pub id: i64,
+    pub name: String,
+}
+
+/// A tag with the image it points at.
+#[derive(Debug, Clone)]
+pub struct TagRow {
+    pub id: i64,
+    pub uuid: String,
+    pub name: String,
+    pub color: Option<String>,
+    /// The repository's id.
+    pub repo: i64,
+    pub pushed_us: i64,
+    pub pushed_by: Option<Pusher>,
+    /// The image's ids.
+    pub manifest: i64,
+    pub image_uuid: String,
+    pub digest: Digest,
+    pub media_type: String,
+    /// Of the manifest itself.
+    pub bytes: u64,
+    /// Of what it names; for an index, of what its images name as far as they are here.
+    pub content_bytes: u64,
+    pub config: Option<Digest>,
+    /// False once its manifest was found damaged.
+    pub live: bool,
+    /// One for an image, one each for an index's images.
+    pub platforms: Vec<PlatformRow>,
+}
+
+#[derive(Debug, Clone)]
+pub struct PlatformRow {
+    pub digest: Digest,
+    pub platform: Platform,
+    pub content_bytes: u64,
+}
+
+impl Registry {
+    /// Makes an empty repository. `Exists(Repo)` if there is one of that name.
+    pub fn repo_create(&self, user: &User, name: &RepoName, change: RepoChange) -> Result<Repo> {
+        change.check()?;
+        let (id, to, private) = (user.id, name.clone(), self.options().private);
+        self.db.write(move |write| {
+            if sql::repo(write.tx, &to)?.is_some() {
+                return Err(Kind::Exists(Thing::Repo).into());
+            }
+            let repo = repo_make(write, &to, change.private.unwrap_or(private))?;
+            sql::repo_set_creator(write.tx, repo, id)?;
+            sql::repo_change(write.tx, repo, &change, write.now_us)
+        })?;
+        self.repo_seen(Some(user), name)
+    }
+
+    /// A repository as this caller sees it.
+    pub fn repo_seen(&self, user: Option<&User>, name: &RepoName) -> Result<Repo> {
+        self.db.read(|tx| {
+            let key = sql::repo(tx, name)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            sql::repo_seen(tx, key.id, id_of(user))
+        })
+    }
+
+    /// Changes a repository, and returns it as it is then.
+    pub fn repo_change(&self, user: &User, name: &RepoName, change: RepoChange) -> Result<Repo> {
+        change.check()?;
+        let to = name.clone();
+        self.db.write(move |write| {
+            let key = sql::repo(write.tx, &to)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            sql::repo_change(write.tx, key.id, &change, write.now_us)
+        })?;
+        // Its sums are made where nobody waits for the writer.
+        self.repo_seen(Some(user), name)
+    }
+
+    /// Repositories of a namespace that this caller may read and whose names hold `needle`.
+    /// `NotFound` if there is no such namespace, and for one that belongs to nobody if there
+    /// is nothing to see: its name may be a secret.
+    pub fn repos_of(
+        &self,
+        user: Option<&User>,
+        namespace: &str,
+        needle: &str,
+        order: Order,
+        slice: Slice,
+    ) -> Result<Listed<Repo>> {
+        let (user, needle) = (id_of(user), needle.to_lowercase());
+        self.db.read(|tx| {
+            let missing = Kind::NotFound(Thing::Repo);
+            let (id, owned) = sql::namespace(tx, namespace)?.ok_or(missing)?;
+            let (rows, count) = sql::repos_of(tx, id, user, &needle, order, slice)?;
+            if !owned && count == 0 && needle.is_empty() && !sql::namespace_reads(tx, id, user)? {
+                return Err(missing.into());
+            }
+            Ok(Listed { rows, count })
+        })
+    }
+
+    /// Repositories that this caller may read whose names or descriptions hold `needle`, by
+    /// name; the first 10,000.
+    pub fn repos_found(&self, user: Option<&User>, needle: &str, slice: Slice) -> Result<Listed<Repo>> {
+        let (user, needle) = (id_of(user), needle.to_lowercase());
+        let (rows, count) = self.db.read(|tx| sql::repos_found(tx, user, &needle, FOUND_MAX, slice))?;
+        Ok(Listed { rows, count })
+    }
+
+    /// Stars a repository: the user's favourite.
+    pub fn star(&self, user: &User, name: &RepoName) -> Result<()> {
+        let (user, name) = (user.id, name.clone());
+        self.db.write(move |write| {
+            let key = sql::repo(write.tx, &name)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            sql::star_set(write.tx, key.id, user, write.now_us)
+        })
+    }
+
+    pub fn unstar(&self, user: &User, name: &RepoName) -> Result<()> {
+        let (user, name) = (user.id, name.clone());
+        self.db.write(move |write| {
+            let key = sql::repo(write.tx, &name)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            sql::star_unset(write.tx, key.id, user)
+        })
+    }
+
+    /// A repository's tags whose names hold `needle`, with their images. Opens files.
+    pub fn tag_rows(
+        &self,
+        repo: &RepoName,
+        needle: &str,
+        order: Order,
+        slice: Slice,
+    ) -> Result<Listed<TagRow>> {
+        let needle = needle.to_lowercase();
+        let (mut rows, count) = self.db.read(|tx| {
+            let key = sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            let (mut rows, count) = sql::tag_rows(tx, key.id, &needle, order, slice)?;
+            rows.iter_mut().try_for_each(|row| add_children(tx, row))?;
+            Ok((rows, count))
+        })?;
+        rows.iter_mut().for_each(|row| self.add_image(repo, row));
+        Ok(Listed { rows, count })
+    }
+
+    /// One tag with its image. Opens a file.
+    pub fn tag_row(&self, repo: &RepoName, tag: &Tag) -> Result<TagRow> {
+        let mut row = self.db.read(|tx| {
+            let key = sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            let mut row = sql::tag_row(tx, key.id, tag.as_str())?.ok_or(Kind::NotFound(Thing::Tag))?;
+            add_children(tx, &mut row)?;
+            Ok(row)
+        })?;
+        self.add_image(repo, &mut row);
+        Ok(row)
+    }
+
+    /// An image's platform, from its config; nothing is said where that cannot be read.
+    fn add_image(&self, repo: &RepoName, row: &mut TagRow) {
+        let Some(config) = &row.config else { return };
+        let platform = self.blob(repo, config).and_then(|blob| {
+            let text = self.blob_piece(&blob, 0, blob.bytes(), Piece::Small)?;
+            Ok(manifest::config_platform(&text))
+        });
+        row.platforms = vec![PlatformRow {
+            digest: row.digest.clone(),
+            platform: platform.unwrap_or_default(),
+            content_bytes: row.content_bytes,
+        }];
+    }
+}
+
+/// An index's platforms, from its body.
+fn add_children(tx: &rusqlite::Connection, row: &mut TagRow) -> Result<()> {
+    if row.config.is_some() || row.bytes > INDEX_BYTES_MAX {
+        return Ok(());
+    }
+    let body = sql::manifest_body(tx, row.manifest)?;
+    for (digest, platform) in manifest::index_platforms(&body).into_iter().take(PLATFORMS_MAX) {
+        let content_bytes = sql::content_bytes(tx, row.repo, &digest)?.unwrap_or(0);
+        row.content_bytes = row.content_bytes.saturating_add(content_bytes);
+        row.platforms.push(PlatformRow { digest, platform, content_bytes });
+    }
+    Ok(())
+}
+
+/// No user has the id 0.
+fn id_of(user: Option<&User>) -> i64 {
+    user.map_or(0, |user| user.id)
+}
