@@ -8,6 +8,7 @@
 mod harness;
 
 mod access;
+mod across;
 mod auth;
 mod binary;
 mod damage;
