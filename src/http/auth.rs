@@ -21,7 +21,7 @@ use super::route::Asked;
 use super::token::{self, Scope};
 use crate::error::{Kind, Result};
 use crate::names::RepoName;
-use crate::registry::{Access, Clock, Registry, TOKEN_PREFIX, TokenScope, User};
+use crate::registry::{Access, Clock, GENERATED_PREFIX, Registry, TOKEN_PREFIX, TokenScope, User};
 
 /// How long a checked password is believed, and how many are.
 const REMEMBER_FOR: Duration = Duration::from_secs(300);
@@ -147,9 +147,14 @@ pub async fn check(app: &App, address: IpAddr, login: &str, password: &str) -> R
 }
 
 async fn check_any(app: &App, address: IpAddr, login: &str, password: &str) -> Result<Caller> {
-    if password.starts_with(TOKEN_PREFIX) {
+    let generated = password.starts_with(GENERATED_PREFIX);
+    if generated || password.starts_with(TOKEN_PREFIX) {
         // Random, so that there is nothing to guess and nothing to remember.
-        return match app.registry.token_verify(login, password)? {
+        let found = match generated {
+            true => app.registry.password_generated(login, password)?,
+            false => app.registry.token_verify(login, password)?,
+        };
+        return match found {
             Some((user, id, limit)) => {
                 Ok(Caller { user: Some(user), scopes: None, limit: Some((id, limit)) })
             }

@@ -6,6 +6,7 @@ mod call;
 mod hub;
 mod index_v1;
 mod jwt;
+mod mlspace;
 mod oci;
 mod ops;
 mod reply;

@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::auth::{self, Caller};
 use super::call::Call;
 use super::reply::Reply;
-use super::{App, Peer, hub, index_v1, oci, ops, token};
+use super::{App, Peer, hub, index_v1, mlspace, oci, ops, token};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
 use crate::registry::Access;
@@ -90,8 +90,8 @@ pub struct Dialect {
 
 /// All there are, in the order they are asked. Docker Hub's addresses lie among the
 /// registry's, and are few and exact: they come first.
-pub static DIALECTS: [&Dialect; 5] =
-    [&index_v1::DIALECT, &hub::DIALECT, &oci::DIALECT, &token::DIALECT, &ops::DIALECT];
+pub static DIALECTS: [&Dialect; 6] =
+    [&index_v1::DIALECT, &hub::DIALECT, &mlspace::DIALECT, &oci::DIALECT, &token::DIALECT, &ops::DIALECT];
 
 /// A request as it was asked, without its body: what a refusal still needs when the
 /// handler has taken everything else.
@@ -295,6 +295,8 @@ fn dialect_of(path: &str) -> &'static Dialect {
     } else if below("/v2/repositories") || below("/v2/namespaces") {
         // No repository has a name that begins like this.
         &hub::DIALECT
+    } else if below("/public") {
+        &mlspace::DIALECT
     } else if below("/v2") {
         &oci::DIALECT
     } else {

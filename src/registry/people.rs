@@ -313,7 +313,7 @@ pub(super) fn check_password(password: &str) -> Result<()> {
             Kind::Invalid(Thing::User).because("a password has at most 1024 bytes and no control characters")
         );
     }
-    if password.starts_with(super::TOKEN_PREFIX) {
+    if password.starts_with(super::TOKEN_PREFIX) || password.starts_with(super::GENERATED_PREFIX) {
         return Err(
             Kind::Invalid(Thing::User).because("a password does not begin like a token; choose another")
         );

@@ -150,6 +150,9 @@ impl Registry {
 
     /// What a user's token that was good a while ago may now.
     pub fn token_still(&self, user: &User, id: i64) -> Result<Option<TokenScope>> {
+        if id < 0 {
+            return self.generated_still(user, id);
+        }
         let row = self.db.read(|tx| sql::token_by_id(tx, id))?;
         Ok(row.filter(|row| row.user == user.id && self.is_good(row)).map(|row| row.scope))
     }

@@ -52,21 +52,43 @@ fn dialects_do_not_know_each_other() {
     // The token service is a part of the registry's dialect, and refuses in its words.
     let nothing: Vec<String> = Vec::new();
     assert_eq!(
-        uses("http/oci.rs", &["super::index_v1", "super::ops", "super::token", "super::hub"]),
+        uses(
+            "http/oci.rs",
+            &["super::index_v1", "super::ops", "super::token", "super::hub", "super::mlspace"]
+        ),
         nothing
     );
     assert_eq!(
-        uses("http/index_v1.rs", &["super::oci", "super::ops", "super::token", "super::hub"]),
+        uses(
+            "http/index_v1.rs",
+            &["super::oci", "super::ops", "super::token", "super::hub", "super::mlspace"]
+        ),
         nothing
     );
     assert_eq!(
-        uses("http/ops.rs", &["super::index_v1", "super::oci", "super::token", "super::hub"]),
+        uses(
+            "http/ops.rs",
+            &["super::index_v1", "super::oci", "super::token", "super::hub", "super::mlspace"]
+        ),
         nothing
     );
-    assert_eq!(uses("http/token.rs", &["super::index_v1", "super::ops", "super::hub"]), nothing);
+    assert_eq!(
+        uses("http/token.rs", &["super::index_v1", "super::ops", "super::hub", "super::mlspace"]),
+        nothing
+    );
+    let others = ["super::oci", "super::ops", "super::token", "super::hub", "super::index_v1"];
+    assert_eq!(uses("http/mlspace.rs", &others), nothing);
     // Those of http/hub.rs have a module `tokens` and a handler `token` of their own.
-    let others =
-        ["http::oci", "http::ops", "http::token", "index_v1", "super::oci", "super::ops", "super::token::"];
+    let others = [
+        "http::mlspace",
+        "http::oci",
+        "http::ops",
+        "http::token",
+        "index_v1",
+        "super::oci",
+        "super::ops",
+        "super::token::",
+    ];
     assert_eq!(uses("http/hub.rs", &others), nothing);
     assert_eq!(uses("http/hub", &others), nothing);
 }

@@ -18,6 +18,7 @@ mod index_v1;
 mod layers;
 mod lists;
 mod manifests;
+mod mlspace;
 mod pulls;
 mod tables;
 mod tokens;

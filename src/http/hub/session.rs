@@ -12,6 +12,7 @@ use crate::http::call::Call;
 use crate::http::reply::{self, Reply};
 use crate::http::route::Asked;
 use crate::http::{App, jwt};
+use crate::registry::GENERATED_PREFIX;
 
 /// How long what `users/login` and `auth/token` give is good.
 const LOGIN_SECS: i64 = 12 * 3_600;
@@ -98,7 +99,12 @@ async fn give(mut call: Call, asks: [&str; 2], gives: &str, secs: i64) -> Result
         return Ok(refusal);
     }
     let app = &call.app;
-    let caller = match auth::check(app, call.asked().peer.address, &login, &password).await {
+    // A generated password is for the registry alone.
+    let found = match password.starts_with(GENERATED_PREFIX) {
+        true => Err(Kind::Unauthorized.into()),
+        false => auth::check(app, call.asked().peer.address, &login, &password).await,
+    };
+    let caller = match found {
         Err(error) if error.kind == Kind::Unauthorized => {
             let detail = "Incorrect authentication credentials";
             let body = json!({"detail": detail, "message": detail});

@@ -4,6 +4,7 @@
 
 mod content;
 mod index_v1;
+mod mlspace;
 mod orgs;
 mod people;
 mod repos;
@@ -16,6 +17,7 @@ use crate::names::{Digest, Uuid};
 
 pub use content::*;
 pub use index_v1::*;
+pub use mlspace::*;
 pub use orgs::*;
 pub use people::*;
 pub use repos::*;

@@ -223,7 +223,7 @@ fn to_tag(row: &Row) -> rusqlite::Result<TagRow> {
     })
 }
 
-fn tags_where(tx: &Connection, rest: &str, values: &[&dyn ToSql]) -> Result<Vec<TagRow>> {
+pub(super) fn tags_where(tx: &Connection, rest: &str, values: &[&dyn ToSql]) -> Result<Vec<TagRow>> {
     let mut statement = tx.prepare_cached(&format!("{TAG} WHERE {rest}"))?;
     let rows = statement.query_map(values, to_tag)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
