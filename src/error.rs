@@ -177,7 +177,7 @@ impl Kind {
             Kind::Unsupported => "this registry does not do that".into(),
             Kind::Slow => "the request body came too slowly; try again".into(),
             Kind::TooMany { retry_secs } => format!("too many requests; try again in {retry_secs} s").into(),
-            Kind::Full => "the registry's disk is full; delete images or make room".into(),
+            Kind::Full => "the registry's disk is full; make room on it".into(),
             Kind::Unavailable => "the registry takes no writes just now; try again".into(),
             Kind::Internal => "internal error; the server's log has more under this request id".into(),
         }
