@@ -7,6 +7,7 @@
 
 mod access;
 mod config;
+mod gc;
 mod repo;
 mod serve;
 mod user;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Kind, Result, Thing};
@@ -64,6 +66,7 @@ enum Verb {
     /// Repositories: list, make public or private, remove
     #[command(subcommand)]
     Repo(repo::Repo),
+    Gc(gc::Gc),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -83,6 +86,7 @@ impl Cli {
             Verb::Revoke(revoke) => revoke.run(&self.common),
             Verb::Token(token) => token.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
+            Verb::Gc(gc) => gc.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -114,7 +118,7 @@ impl Common {
                 dir.display()
             )));
         }
-        Registry::open(&dir, &Mode::Tool, registry_options(&config), Clock::system())
+        Registry::open(&dir, &Mode::Tool, registry_options(&config)?, Clock::system())
     }
 
     /// Prints a result: a sentence for people, or JSON.
@@ -128,8 +132,8 @@ impl Common {
     }
 }
 
-fn registry_options(config: &Config) -> Options {
-    Options {
+fn registry_options(config: &Config) -> Result<Options> {
+    Ok(Options {
         private: config.repos.private,
         library_open: config.repos.library_open,
         anonymous_pull: config.auth.anonymous_pull,
@@ -142,8 +146,10 @@ fn registry_options(config: &Config) -> Options {
         blob_bytes_max: config.storage.blob_bytes_max,
         reserve_bytes: config.storage.reserve_bytes,
         uploads_per_user: config.storage.uploads_per_user,
-        upload_expiry: std::time::Duration::from_secs(config.storage.upload_expiry_secs),
-    }
+        upload_expiry: Duration::from_secs(config.storage.upload_expiry_secs),
+        grace: Duration::from_secs(config.gc.grace_secs),
+        retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
+    })
 }
 
 /// A password from standard input, its first line; or typed twice at a terminal.

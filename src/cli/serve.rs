@@ -83,7 +83,7 @@ impl Serve {
         let clock = Clock::system();
         let now_secs = || (clock.wall_us)() / 1_000_000;
         let mode = Mode::Serve { boot_id: boot_id()? };
-        let registry = Arc::new(Registry::open(dir, &mode, registry_options(config), clock.clone())?);
+        let registry = Arc::new(Registry::open(dir, &mode, registry_options(config)?, clock.clone())?);
 
         let password = std::env::var("OUTPORT_ADMIN_PASSWORD").ok().filter(|text| !text.is_empty());
         let made = registry.admin_init(password.as_deref())?;
@@ -141,7 +141,7 @@ impl Serve {
     /// certificate. Addresses, limits on connections and the log stay as they are.
     fn reload(&self, common: &Common, app: &App) -> Result<Config> {
         let config = self.config(common)?;
-        app.registry.set_options(registry_options(&config));
+        app.registry.set_options(registry_options(&config)?);
         app.set_options(http_options(&config)?);
         Ok(config)
     }

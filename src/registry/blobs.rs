@@ -6,6 +6,7 @@
 //!   blobs/sha256/HEX                 whole, synced, named by what it holds
 //!   blobs/sha512/HEX
 //!   quarantine/ALGORITHM-HEX         taken out of service, until a push heals it
+//!   trash/ALGORITHM-HEX              without a row, on its way out
 //! ```
 //!
 //! The order that makes an acknowledged push durable: the file's bytes are synced
@@ -55,7 +56,7 @@ impl Blobs {
     /// Opens the tree below `root`, making what is missing, each directory durable.
     pub fn open(root: &Path) -> Result<Blobs> {
         let blobs = Blobs { root: root.to_owned() };
-        for dir in [blobs.uploads(), blobs.quarantine()] {
+        for dir in [blobs.uploads(), blobs.quarantine(), blobs.trash()] {
             make_dir(&dir)?;
         }
         let device = std::fs::metadata(root)?.dev();
@@ -84,7 +85,19 @@ impl Blobs {
     }
 
     fn quarantined(&self, digest: &Digest) -> PathBuf {
-        self.quarantine().join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+        self.quarantine().join(flat_name(digest))
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// Frees what a process that was stopped had thrown away and not yet removed.
+    pub fn trash_empty(&self) -> Result<()> {
+        for entry in std::fs::read_dir(self.trash())? {
+            discard(&entry?.path());
+        }
+        Ok(())
     }
 
     fn dir(&self, algorithm: Algorithm) -> PathBuf {
@@ -227,6 +240,11 @@ pub(super) struct UploadLeft {
     pub path: PathBuf,
 }
 
+/// A digest as a file's name where both algorithms share a directory.
+fn flat_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().name(), digest.hex())
+}
+
 /// What only the committer may do: files get their names, and lose them, while it
 /// holds the write lock.
 pub(super) struct Shelf {
@@ -256,11 +274,15 @@ impl Shelf {
         Ok(())
     }
 
-    /// Removes a file that has no row.
-    pub fn remove(&mut self, digest: &Digest) -> Result<()> {
-        match std::fs::remove_file(self.blobs.path(digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+    /// Takes the name from a file that has no row. The path returned is the caller's to
+    /// remove, outside the lock: freeing a large file takes a while.
+    pub fn retire(&mut self, digest: &Digest) -> Result<Option<PathBuf>> {
+        discard(&self.blobs.quarantined(digest));
+        let trash = self.blobs.trash().join(flat_name(digest));
+        match std::fs::rename(self.blobs.path(digest), &trash) {
+            Ok(()) => Ok(Some(trash)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

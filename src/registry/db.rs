@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Clock;
-use super::blobs::{Blobs, Shelf};
+use super::blobs::{self, Blobs, Shelf};
 use super::sql;
 use crate::error::{Error, Kind, Result};
 use crate::names::Digest;
@@ -28,10 +28,13 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "OutP", so that `file` and people know whose database this is.
 const APPLICATION_ID: i32 = 0x4f75_7450;
 /// The version of schema.sql.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// How an older version becomes the next one: the one at index 0 makes version 2 of 1.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0002_names_for_every_dialect.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0002_names_for_every_dialect.sql"),
+    include_str!("../../migrations/0003_candidates.sql"),
+];
 
 /// Most writes that share one commit. Bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
@@ -64,6 +67,13 @@ pub(super) struct Write<'a> {
     pub service_secs: i64,
     /// Wall clock, microseconds since 1970.
     pub now_us: i64,
+}
+
+impl Write<'_> {
+    /// A push by this user, now.
+    pub fn stamp(&self, user: i64) -> sql::Stamp {
+        sql::Stamp { by: user, us: self.now_us, secs: self.service_secs }
+    }
 }
 
 impl Db {
@@ -135,6 +145,23 @@ impl Db {
         let job = Job { change: Some(change), outcome: None, reply };
         self.queue.as_ref().ok_or_else(stopped)?.send(Box::new(job)).map_err(|_| stopped())?;
         answer.recv().map_err(|_| stopped())?
+    }
+
+    /// Runs a closure as a write would, and undoes every row of it. Files are the closure's
+    /// to leave alone.
+    pub fn rehearse<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Write) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (outcome, told) = sync_channel(1);
+        let undone: Result<()> = self.write(move |write| {
+            // The channel has room for one.
+            let _ = outcome.send(change(write));
+            Err(Kind::Unsupported.into())
+        });
+        told.try_recv().unwrap_or_else(|_| {
+            undone.and_then(|()| Err(Kind::Internal.from_cause("a rehearsal was not run")))
+        })
     }
 
     /// Seconds in service, for a look; a write has its own.
@@ -240,7 +267,7 @@ impl Writer {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for digest in placed {
             if sql::blob(&tx, &digest)?.is_none() {
-                self.shelf.remove(&digest)?;
+                self.shelf.retire(&digest)?.as_deref().map(blobs::discard);
             }
         }
         Ok(())

@@ -89,7 +89,7 @@ impl Registry {
             let name = RepoName::parse(&image.repo)?;
             let repo = sql::repo(tx, &name)?.ok_or(missing)?;
             let key = sql::manifest_by_digest(tx, &name, &image.digest)?.ok_or(missing)?;
-            sql::tag_set(tx, repo.id, &tag, key.id, user, write.now_us)?;
+            sql::tag_set(tx, repo.id, &tag, key.id, write.stamp(user))?;
             if let (Some(color), Some(row)) = (&color, sql::tag_row(tx, repo.id, tag.as_str())?) {
                 sql::tag_set_color(tx, &row.uuid, Some(color))?;
             }

@@ -6,13 +6,16 @@
 mod blobs;
 mod catalog;
 mod db;
+mod gc;
 mod grants;
 mod index_v1;
+mod leases;
 mod mlspace;
 mod orgs;
 mod password;
 mod people;
 mod repos;
+mod retention;
 mod sql;
 mod tokens;
 mod uploads;
@@ -30,12 +33,14 @@ use db::{Db, Write};
 
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
+pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{GENERATED_PREFIX, Image, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
 pub use repos::{Listed, Order, PlatformRow, Pusher, Repo, RepoChange, Slice, TagRow};
+pub use retention::Rule;
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
 pub use uploads::Upload;
 
@@ -81,6 +86,10 @@ pub struct Options {
     pub uploads_per_user: usize,
     /// An upload nobody touched for this long is dropped.
     pub upload_expiry: Duration,
+    /// What was pushed, mounted or asked for within this time is never collected.
+    pub grace: Duration,
+    /// What goes without anybody deleting it, in this order.
+    pub retention: Vec<Rule>,
 }
 
 /// Reserve: a twentieth of the disk, but a large disk need not keep tens of gigabytes.
@@ -108,12 +117,15 @@ pub struct Registry {
     clock: Clock,
     options: RwLock<Arc<Options>>,
     uploads: uploads::Uploads,
+    leases: Arc<leases::Leases>,
     /// Held while a large manifest is read.
     reading: Mutex<()>,
     /// Held while a server runs on this directory.
     _lock: Option<File>,
     serving: bool,
     unclean: bool,
+    /// By the monotonic clock.
+    opened: Duration,
 }
 
 impl Registry {
@@ -136,7 +148,7 @@ impl Registry {
             Mode::Tool => false,
         };
         let uploads = uploads::Uploads::open(&blobs, &clock)?;
-        let serving = lock.is_some();
+        let (serving, opened) = (lock.is_some(), (clock.monotonic)());
         Ok(Registry {
             dir: dir.to_owned(),
             db,
@@ -144,10 +156,12 @@ impl Registry {
             clock,
             options: RwLock::new(Arc::new(options)),
             uploads,
+            leases: Arc::default(),
             reading: Mutex::default(),
             _lock: lock,
             serving,
             unclean,
+            opened,
         })
     }
 
@@ -166,6 +180,11 @@ impl Registry {
 
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// How long this process has had the directory open.
+    pub fn uptime(&self) -> Duration {
+        (self.clock.monotonic)().saturating_sub(self.opened)
     }
 
     /// True if the last server of this directory did not stop by itself.
@@ -218,11 +237,13 @@ impl Registry {
 
     /// The size of a blob this repository holds, in bytes.
     pub fn blob_stat(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
+        self.lease(repo, digest)?;
         self.db.read(|tx| Ok(sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?.bytes))
     }
 
     /// Opens a blob this repository holds. Blocks.
     pub fn blob(&self, repo: &RepoName, digest: &Digest) -> Result<BlobReader> {
+        self.lease(repo, digest)?;
         let (bytes, crcs) = self.db.read(|tx| {
             let key = sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?;
             Ok((key.bytes, sql::blob_crcs(tx, key.id)?))
@@ -248,6 +269,14 @@ impl Registry {
             self.blob_is_bad(blob.digest(), Some(blob.inode()), &error)?;
             Err(error)
         })
+    }
+
+    /// Whoever is told that a blob is here may name it in a manifest for a while.
+    fn lease(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+        match self.leases.take(repo.full(), digest, self.db.service_secs()) {
+            true => Ok(()),
+            false => Err(Kind::NotFound(Thing::Blob).into()),
+        }
     }
 
     /// Takes a blob out of service: its row says so, its file goes to quarantine.
@@ -383,8 +412,8 @@ impl Registry {
         self.db.write(move |write| {
             let repo = repo_make(write, &push.repo, private)?;
             let blobs = blobs_held(write.tx, &push.repo, &read.blobs)?;
-            let tx = write.tx;
-            let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, user, write.now_us)?;
+            let (tx, stamp) = (write.tx, write.stamp(user));
+            let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, stamp)?;
             for blob in blobs {
                 sql::edge_insert(tx, id, blob)?;
             }
@@ -392,7 +421,7 @@ impl Registry {
                 sql::child_insert(tx, id, child)?;
             }
             for tag in &tags {
-                sql::tag_set(tx, repo, tag, id, user, write.now_us)?;
+                sql::tag_set(tx, repo, tag, id, stamp)?;
             }
             sql::repo_set_pushed(tx, repo, write.now_us)
         })?;
@@ -453,16 +482,7 @@ impl Registry {
         for algorithm in Algorithm::ALL {
             self.blobs.walk(algorithm, |digests| {
                 let orphans = self.db.read(|tx| without_row(tx, digests))?;
-                if !orphans.is_empty() {
-                    removed += self.db.write(move |write| {
-                        // Asked again: it may have been pushed since.
-                        let orphans = without_row(write.tx, orphans)?;
-                        for digest in &orphans {
-                            write.shelf.remove(digest)?;
-                        }
-                        Ok(orphans.len() as u64)
-                    })?;
-                }
+                removed += self.files_remove(orphans)?;
                 Ok(())
             })?;
         }
@@ -597,6 +617,15 @@ fn without_row(tx: &rusqlite::Connection, mut digests: Vec<Digest>) -> Result<Ve
     Ok(orphans)
 }
 
+/// Whether a server has a directory just now.
+fn is_served(dir: &Path) -> Result<bool> {
+    match lock_dir(dir) {
+        Ok(_let_go_at_once) => Ok(false),
+        Err(error) if error.kind == Kind::Unavailable => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes the directory for one server. The lock ends with the process, however it ends.
 fn lock_dir(dir: &Path) -> Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -626,6 +655,7 @@ fn start(db: &Db, blobs: &Blobs, boot_id: &str) -> Result<bool> {
         }
     }
     let boot_id = boot_id.to_owned();
+    blobs.trash_empty()?;
     db.write(move |write| {
         sql::meta_set(write.tx, "boot_id", boot_id.as_bytes())?;
         sql::meta_set(write.tx, "running", &[1])

@@ -15,6 +15,8 @@ fn options() -> Options {
         reserve_bytes: Some(0),
         uploads_per_user: 64,
         upload_expiry: Duration::from_secs(3600),
+        grace: Duration::from_secs(3600),
+        retention: Vec::new(),
     }
 }
 

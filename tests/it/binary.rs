@@ -397,3 +397,31 @@ fn mistakes_at_the_command_line_are_told_in_a_sentence() {
     let shown = outport(data.path(), &["config", "show"], "");
     assert!(said(&shown).contains("anonymous_pull = false"));
 }
+
+#[test]
+fn gc_works_without_a_server_and_asks_one_that_runs() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    let push = |server: &Serving, bytes: &[u8]| {
+        let digest = sha256(bytes);
+        let answer = server.ask("POST", &format!("/v2/a/b/blobs/uploads/?digest={digest}"), bytes).unwrap();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        digest
+    };
+    let digest = push(&server, b"alone");
+    let kept = outport(data.path(), &["gc", "--json"], "");
+    assert_eq!(said(&kept), "{\"tags\":0,\"images\":0,\"blobs\":0,\"bytes\":0,\"leased\":0}\n");
+    let would = outport(data.path(), &["gc", "--grace", "0", "--dry-run"], "");
+    assert!(
+        said(&would).contains(&digest) && said(&would).contains("Would remove 1 blobs of 5 bytes"),
+        "{would:?}"
+    );
+    let asked = outport(data.path(), &["gc", "--grace", "0"], "");
+    assert!(said(&asked).starts_with("Removed 1 blobs of 5 bytes"), "{asked:?}");
+    let head = server.ask("HEAD", &format!("/v2/a/b/blobs/{digest}"), b"").unwrap();
+    assert_eq!(head.status, 404);
+    push(&server, b"alone again");
+    server.kill();
+    let alone = outport(data.path(), &["gc", "--grace", "0"], "");
+    assert!(said(&alone).starts_with("Removed 1 blobs of 11 bytes"), "{alone:?}");
+}

@@ -61,6 +61,8 @@ impl Default for Wishes {
                 reserve_bytes: Some(0),
                 uploads_per_user: 64,
                 upload_expiry: Duration::from_secs(86_400),
+                grace: Duration::from_secs(3600),
+                retention: Vec::new(),
             },
             http: Options {
                 anonymous_pull: false,

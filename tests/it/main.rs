@@ -12,6 +12,7 @@ mod across;
 mod auth;
 mod binary;
 mod damage;
+mod gc;
 mod hostile;
 mod hub;
 mod index_v1;

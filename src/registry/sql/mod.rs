@@ -3,6 +3,7 @@
 //! A row that does not parse is an error, never a default.
 
 mod content;
+mod gc;
 mod index_v1;
 mod mlspace;
 mod orgs;
@@ -16,6 +17,7 @@ use crate::error::Result;
 use crate::names::{Digest, Uuid};
 
 pub use content::*;
+pub use gc::*;
 pub use index_v1::*;
 pub use mlspace::*;
 pub use orgs::*;
