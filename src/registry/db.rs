@@ -307,7 +307,9 @@ impl ServiceTime {
         let kept = sql::meta_get(connection, "service_secs")?;
         let kept_secs =
             kept.and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?))).unwrap_or_default();
-        Ok(ServiceTime { at_start_secs: kept_secs, started: (clock.monotonic)(), kept_secs })
+        // A push since then tells more.
+        let at_start_secs = kept_secs.max(sql::candidate_newest(connection)?);
+        Ok(ServiceTime { at_start_secs, started: (clock.monotonic)(), kept_secs })
     }
 
     fn now(&self, clock: &Clock) -> i64 {

@@ -20,6 +20,13 @@ pub fn candidate_insert(tx: &Connection, candidate: Candidate) -> Result<()> {
     Ok(())
 }
 
+/// The service time of the last push that is still a candidate; 0 if there is none.
+pub fn candidate_newest(tx: &Connection) -> Result<i64> {
+    Ok(tx
+        .prepare_cached("SELECT coalesce(max(since_secs), 0) FROM gc_candidate")?
+        .query_row([], |row| row.get(0))?)
+}
+
 pub fn candidate_delete(tx: &Connection, candidate: Candidate) -> Result<()> {
     tx.prepare_cached("DELETE FROM gc_candidate WHERE since_secs IN (0, ?1) AND blob = ?2")?
         .execute(params![candidate.since_secs, candidate.blob])?;
