@@ -131,6 +131,10 @@ settings! {
         upload_expiry_secs: u64 = 86_400,
             "An upload nobody goes on with is dropped after this long.";
     }
+    scrub Scrub PartialScrub {
+        days: u64 = 30,
+            "How long it takes to read the whole store again, a little every minute, to find what the disk lost. 0: never.";
+    }
     gc Gc PartialGc {
         grace_secs: u64 = 3_600,
             "What no image relies on stays this long after it was pushed, mounted or asked for: a push takes its time.";

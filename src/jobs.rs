@@ -9,16 +9,29 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::error::{Kind, Result};
 use crate::registry::{Collect, Collected, Registry};
 
-/// How often abandoned uploads are looked for: in memory, so it costs nothing.
-const UPLOADS_EVERY: Duration = Duration::from_secs(600);
+/// How often abandoned uploads are looked for, and the directory is kept fit: in memory,
+/// or one system call.
+const UPKEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// How often what nobody needs is looked for, which is one indexed read if there is nothing.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 /// How often somebody at the command line may have asked for it: one indexed read each.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs until `stop` turns true.
-pub async fn run(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) {
+/// How often a slice of the store is read again.
+const SCRUB_EVERY: Duration = Duration::from_secs(60);
+
+/// Why upkeep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// The database failed: the process shall end, for the next one to recover.
+    Failed,
+}
+
+/// Runs until `stop` turns true, or the database fails.
+pub async fn run(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> Ended {
     if registry.was_unclean() {
         blocking(&registry, |registry| match registry.orphans_remove() {
             Ok(0) => tracing::info!("the last server did not stop by itself; nothing was left behind"),
@@ -30,25 +43,36 @@ pub async fn run(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) {
         })
         .await;
     }
+    blocking(&registry, |registry| match registry.suspects_verify() {
+        Ok(0) => {}
+        Ok(blobs) => tracing::info!(blobs, "the power went; what was pushed last was read again"),
+        Err(error) => tracing::warn!(?error, "what was pushed last could not all be read again"),
+    })
+    .await;
     let every = |period| {
         let mut timer = interval(period);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer
     };
-    let (mut uploads, mut collect, mut asked) =
-        (every(UPLOADS_EVERY), every(COLLECT_EVERY), every(ASKED_EVERY));
+    let (mut upkeep, mut collect, mut asked, mut scrub) =
+        (every(UPKEEP_EVERY), every(COLLECT_EVERY), every(ASKED_EVERY), every(SCRUB_EVERY));
     loop {
         let job = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            _ = uploads.tick() => drop_uploads as fn(&Registry),
+            _ = stop.wait_for(|stop| *stop) => return Ended::Told,
+            _ = upkeep.tick() => keep_fit as fn(&Registry),
             _ = collect.tick() => collect_on_time,
             _ = asked.tick() => collect_if_asked,
+            _ = scrub.tick() => scrub_a_slice,
         };
         blocking(&registry, job).await;
+        if registry.shall_end() {
+            return Ended::Failed;
+        }
     }
 }
 
-fn drop_uploads(registry: &Registry) {
+fn keep_fit(registry: &Registry) {
+    registry.upkeep();
     let dropped = registry.uploads_expire();
     if dropped > 0 {
         tracing::info!(dropped, "dropped uploads that nobody went on with");
@@ -68,6 +92,12 @@ fn collect_if_asked(registry: &Registry) {
         Ok(None) => {}
         Ok(Some(collected)) => told(Ok(collected)),
         Err(error) => told(Err(error)),
+    }
+}
+
+fn scrub_a_slice(registry: &Registry) {
+    if let Err(error) = registry.scrub_turn(SCRUB_EVERY) {
+        tracing::error!(?error, "the store could not be read again; the next slice goes on");
     }
 }
 

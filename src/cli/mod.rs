@@ -6,9 +6,11 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod access;
+mod check;
 mod config;
 mod gc;
 mod repo;
+mod scrub;
 mod serve;
 mod user;
 
@@ -67,6 +69,8 @@ enum Verb {
     #[command(subcommand)]
     Repo(repo::Repo),
     Gc(gc::Gc),
+    Scrub(scrub::Scrub),
+    Check(check::Check),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -87,6 +91,8 @@ impl Cli {
             Verb::Token(token) => token.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
+            Verb::Scrub(scrub) => scrub.run(&self.common),
+            Verb::Check(check) => check.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -148,6 +154,7 @@ fn registry_options(config: &Config) -> Result<Options> {
         uploads_per_user: config.storage.uploads_per_user,
         upload_expiry: Duration::from_secs(config.storage.upload_expiry_secs),
         grace: Duration::from_secs(config.gc.grace_secs),
+        scrub_period: Duration::from_secs(config.scrub.days.saturating_mul(86_400)),
         retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
     })
 }

@@ -21,6 +21,7 @@ mod lists;
 mod manifests;
 mod mlspace;
 mod pulls;
+mod scrub;
 mod tables;
 mod tokens;
 mod uploads;

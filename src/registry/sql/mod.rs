@@ -9,6 +9,7 @@ mod mlspace;
 mod orgs;
 mod people;
 mod repos;
+mod scrub;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -23,6 +24,7 @@ pub use mlspace::*;
 pub use orgs::*;
 pub use people::*;
 pub use repos::*;
+pub use scrub::*;
 
 fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(index)?;
