@@ -9,6 +9,7 @@ mod access;
 mod config;
 mod repo;
 mod serve;
+mod service;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
@@ -61,6 +62,9 @@ enum Verb {
     /// Tokens for robots: new, list, revoke
     #[command(subcommand)]
     Token(access::Token),
+    /// Service clients of ML Space's API: add, list, remove
+    #[command(subcommand)]
+    Service(service::Service),
     /// Repositories: list, make public or private, remove
     #[command(subcommand)]
     Repo(repo::Repo),
@@ -82,6 +86,7 @@ impl Cli {
             Verb::Grant(grant) => grant.run(&self.common),
             Verb::Revoke(revoke) => revoke.run(&self.common),
             Verb::Token(token) => token.run(&self.common),
+            Verb::Service(service) => service.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
