@@ -151,7 +151,6 @@ impl Registry {
     }
 
     /// How much of a workspace a token reaches.
-
     fn reach(&self, user: &User, workspace: &Workspace, scope: Option<&TokenScope>) -> Result<Reach> {
         let Some(scope) = scope else { return Ok(Reach::Whole) };
         Ok(match Pattern::parse(&scope.pattern)? {
