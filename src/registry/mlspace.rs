@@ -190,16 +190,16 @@ impl Registry {
     pub fn repo_relabel(&self, uuid: &Uuid, to: Relabel) -> Result<()> {
         let uuid = uuid.clone();
         self.db.write(move |write| {
-            let (id, _) = sql::repo_by_uuid(write.tx, uuid.as_str())?.ok_or(Kind::NotFound(Thing::Repo))?;
-            let now = sql::repo_seen(write.tx, id, 0)?;
-            let mut labels = now.labels.clone();
+            let missing = Kind::NotFound(Thing::Repo);
+            let (id, description, before) = sql::repo_texts(write.tx, uuid.as_str())?.ok_or(missing)?;
+            let mut labels = before.clone();
             for label in to.add {
                 if !labels.contains(&label) {
                     labels.push(label);
                 }
             }
             labels.retain(|label| !to.remove.contains(label));
-            if labels == now.labels && to.description.as_ref().is_none_or(|text| *text == now.description) {
+            if labels == before && to.description.as_ref().is_none_or(|text| *text == description) {
                 return Ok(());
             }
             let change =
@@ -242,8 +242,7 @@ impl Registry {
 
     /// The name of the repository that an image is in.
     pub fn image_repo(&self, uuid: &Uuid) -> Result<RepoName> {
-        let missing = Kind::NotFound(Thing::Manifest);
-        self.db.read(|tx| RepoName::parse(&sql::image(tx, uuid.as_str())?.ok_or(missing)?.repo))
+        self.db.read(|tx| Ok(sql::image_place(tx, uuid.as_str())?.ok_or(Kind::NotFound(Thing::Manifest))?.2))
     }
 
     /// An image. Opens a file.
@@ -270,8 +269,8 @@ impl Registry {
     /// transaction.
     pub fn images_delete(&self, ids: Vec<Uuid>) -> Result<Vec<Uuid>> {
         self.delete_each(ids, |tx, uuid| {
-            let Some(image) = sql::image(tx, uuid)? else { return Ok(false) };
-            sql::manifest_delete(tx, image.id)?;
+            let Some((id, _, _)) = sql::image_place(tx, uuid)? else { return Ok(false) };
+            sql::manifest_delete(tx, id)?;
             Ok(true)
         })
     }
@@ -293,8 +292,9 @@ impl Registry {
     /// An image's tags, by name.
     pub fn image_tags(&self, image: &Uuid, slice: Slice) -> Result<Vec<ImageTag>> {
         self.db.read(|tx| {
-            let image = sql::image(tx, image.as_str())?.ok_or(Kind::NotFound(Thing::Manifest))?;
-            sql::tags_of_image(tx, image.id, slice)
+            let missing = Kind::NotFound(Thing::Manifest);
+            let (id, _, _) = sql::image_place(tx, image.as_str())?.ok_or(missing)?;
+            sql::tags_of_image(tx, id, slice)
         })
     }
 
@@ -303,15 +303,14 @@ impl Registry {
     pub fn tag_point(&self, user: &User, image: &Uuid, tag: &Tag, color: Option<String>) -> Result<ImageTag> {
         let (user, image, tag) = (user.id, image.clone(), tag.clone());
         self.db.write(move |write| {
-            let tx = write.tx;
-            let image = sql::image(tx, image.as_str())?.ok_or(Kind::NotFound(Thing::Manifest))?;
-            let there = sql::tag_row(tx, image.repo_id, tag.as_str())?;
-            if there.is_none_or(|there| there.manifest != image.id) {
-                sql::tag_set(tx, image.repo_id, &tag, image.id, user, write.now_us)?;
-                sql::repo_set_pushed(tx, image.repo_id, write.now_us)?;
+            let (tx, missing) = (write.tx, Kind::NotFound(Thing::Manifest));
+            let (image, repo, _) = sql::image_place(tx, image.as_str())?.ok_or(missing)?;
+            let there = sql::tag_row(tx, repo, tag.as_str())?;
+            if there.is_none_or(|there| there.manifest != image) {
+                sql::tag_set(tx, repo, &tag, image, user, write.now_us)?;
+                sql::repo_set_pushed(tx, repo, write.now_us)?;
             }
-            let missing = Kind::NotFound(Thing::Tag);
-            let row = sql::tag_row(tx, image.repo_id, tag.as_str())?.ok_or(missing)?;
+            let row = sql::tag_row(tx, repo, tag.as_str())?.ok_or(missing)?;
             if color.is_some() {
                 sql::tag_set_color(tx, row.id, color.as_deref())?;
             }

@@ -70,10 +70,14 @@ impl Fields {
         uuid(self.required(name)?.as_str().unwrap_or_default(), json!(["body", name]))
     }
 
+    fn list(&self, name: &str) -> Result<&Vec<Value>> {
+        self.required(name)?
+            .as_array()
+            .ok_or_else(|| fault(json!(["body", name]), "value is not a valid list", "type_error.list"))
+    }
+
     pub fn uuids(&self, name: &str) -> Result<Vec<Uuid>> {
-        let list = self.required(name)?.as_array();
-        let list =
-            list.ok_or_else(|| fault(json!(["body", name]), "value is not a valid list", "type_error.list"))?;
+        let list = self.list(name)?;
         if list.len() > LIST_MAX as usize {
             let message = "ensure this value has at most 100 items";
             return Err(fault(json!(["body", name]), message, "value_error.list.max_items"));
@@ -99,19 +103,12 @@ impl Fields {
 
     /// Texts of a list; none if it is null or not there.
     pub fn texts(&self, name: &str) -> Result<Vec<String>> {
-        let wrong = || fault(json!(["body", name]), "value is not a valid list", "type_error.list");
-        match self.0.get(name) {
-            None | Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::Array(list)) => list
-                .iter()
-                .enumerate()
-                .map(|(n, value)| {
-                    let wrong = || fault(json!(["body", name, n]), "str type expected", "type_error.str");
-                    value.as_str().map(str::to_owned).ok_or_else(wrong)
-                })
-                .collect(),
-            Some(_) => Err(wrong()),
+        if self.0.get(name).is_none_or(Value::is_null) {
+            return Ok(Vec::new());
         }
+        let wrong = |n| fault(json!(["body", name, n]), "str type expected", "type_error.str");
+        let texts = self.list(name)?.iter().enumerate();
+        texts.map(|(n, text)| Ok(text.as_str().ok_or_else(|| wrong(n))?.to_owned())).collect()
     }
 
     pub fn flag(&self, name: &str) -> Result<bool> {
@@ -130,12 +127,8 @@ impl Fields {
     }
 
     pub fn tag(&self) -> Result<Tag> {
-        Tag::parse(self.text("name")?).map_err(|error| {
-            let at = json!(["body", "name"]);
-            Kind::Invalid(Thing::Tag)
-                .because(error.detail())
-                .with_cause(Fault::Field { at, kind: "value_error.str.regex" })
-        })
+        let (at, kind) = (json!(["body", "name"]), "value_error.str.regex");
+        Tag::parse(self.text("name")?).map_err(|error| error.with_cause(Fault::Field { at, kind }))
     }
 }
 

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::content::PATTERNS_READ;
-use super::repos::namespace_reads;
+use super::repos::{labels_column, namespace_reads};
 use super::{digest_column, size_column, size_value, uuid};
 use crate::error::Result;
 use crate::names::{RepoName, Tag};
@@ -66,7 +66,27 @@ pub fn repo_by_uuid(tx: &Connection, uuid: &str) -> Result<Option<(i64, RepoName
     found.map(|(id, name)| Ok((id, RepoName::parse(&name)?))).transpose()
 }
 
+/// A repository's id, its description and its labels.
+pub fn repo_texts(tx: &Connection, uuid: &str) -> Result<Option<(i64, String, Vec<String>)>> {
+    Ok(tx
+        .prepare_cached("SELECT id, description, labels FROM repo WHERE uuid = ?1")?
+        .query_row([uuid], |row| Ok((row.get(0)?, row.get(1)?, labels_column(row, 2)?)))
+        .optional()?)
+}
+
 // image -------------------------------------------------------------------------
+
+/// Where an image is that is in service: its id, its repository's, and that one's name.
+pub fn image_place(tx: &Connection, uuid: &str) -> Result<Option<(i64, i64, RepoName)>> {
+    let found: Option<(i64, i64, String)> = tx
+        .prepare_cached(
+            "SELECT m.id, r.id, r.name FROM manifest AS m JOIN repo AS r ON r.id = m.repo
+             WHERE m.uuid = ?1 AND m.live",
+        )?
+        .query_row([uuid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    found.map(|(id, repo, name)| Ok((id, repo, RepoName::parse(&name)?))).transpose()
+}
 
 /// An image with its sum: of an index, what its images name as far as they are here.
 const IMAGE: &str = "SELECT m.id, r.id, m.uuid, r.name, r.uuid, m.digest, m.bytes,
