@@ -7,7 +7,7 @@ use super::{size_column, size_value};
 use crate::error::Result;
 use crate::registry::grants::Level;
 use crate::registry::orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person};
-use crate::registry::repos::Slice;
+use crate::registry::pages::Slice;
 use crate::registry::tokens::TokenRow;
 
 // user ------------------------------------------------------------------------
