@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::fill::{
     self, ADMIN, BIG, CROWD, FLEET, GRANTEE, MULTI, OWNER, PASSWORD, SIGNED, SMALL, STRANGER, Shape,
 };
@@ -40,6 +40,8 @@ const WARM_UP: usize = 16;
 const BATCHES: usize = 9;
 const BATCH_CPU: Duration = Duration::from_millis(30);
 const BATCH_REQUESTS: usize = 8;
+/// Pages of 100 that numbers reach.
+const NUMBERED: usize = 100;
 /// Pages of a walk that are measured together.
 const WALK_BATCH: usize = 50;
 
@@ -79,9 +81,9 @@ impl Lists {
                 rows.push(note(measure(&server, &page)?));
             }
         }
-        for (what, target) in walks() {
-            if self.wants("hub", what, ADMIN) {
-                rows.push(note(walk(&server, what, &target)?));
+        for (dialect, what, by, target) in walks(&server)? {
+            if self.wants(dialect, what, by) {
+                rows.push(note(walk(&server, dialect, what, by, target)?));
             }
         }
         for (what, by, repo) in [
@@ -204,9 +206,9 @@ fn v1(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targe
     add("v1", "search, everything", STRANGER, same("/v1/search?q=&n=100"));
     let middle = move |n| shape.repo(scatter(n, shape.repos));
     add("v1", "tags of 5", ADMIN, many(move |n| format!("/v1/repositories/{}/tags", middle(n))));
-    add("v1", "tags, 10,000 of 500,000", ADMIN, same(format!("/v1/repositories/{BIG}/tags")));
+    add("v1", "tags, the first of 500,000", ADMIN, same(format!("/v1/repositories/{BIG}/tags")));
     add("v1", "images of 2", ADMIN, many(move |n| format!("/v1/repositories/{}/images", middle(n))));
-    add("v1", "images, 10,000 of 100,000", ADMIN, same(format!("/v1/repositories/{BIG}/images")));
+    add("v1", "images, the first of 100,000", ADMIN, same(format!("/v1/repositories/{BIG}/images")));
 }
 
 fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Target)) {
@@ -217,9 +219,8 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
         {
             let list = format!("{of_fleet}&ordering={order}");
             add("hub", &format!("repositories of 50,000, {words}, first"), by, same(list.clone()));
-            let last = if by == STRANGER || by == GRANTEE { shape.fleet() / 2 } else { shape.fleet() } / 100;
-            add("hub", &format!("repositories of 50,000, {words}, anywhere"), by, {
-                many(move |n| format!("{list}&page={}", 1 + scatter(n, last)))
+            add("hub", &format!("repositories of 50,000, {words}, by number"), by, {
+                many(move |n| format!("{list}&page={}", 1 + scatter(n, NUMBERED)))
             });
         }
         let list = format!("{of_fleet}&name=");
@@ -245,12 +246,9 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
     {
         let list = format!("{of_big}&ordering={order}");
         add("hub", &format!("tags of 500,000, {words}, first"), STRANGER, same(list.clone()));
-        for (depth, rows) in [("among the first 10,000", 10_000), ("anywhere", shape.big_tags())] {
-            let list = list.clone();
-            add("hub", &format!("tags of 500,000, {words}, {depth}"), STRANGER, {
-                many(move |n| format!("{list}&page={}", 1 + scatter(n, rows / 100)))
-            });
-        }
+        add("hub", &format!("tags of 500,000, {words}, by number"), STRANGER, {
+            many(move |n| format!("{list}&page={}", 1 + scatter(n, NUMBERED)))
+        });
     }
     for (found, text) in
         [("a text of 71,000 names", ".3-"), ("a text of one name", "-001234"), ("a text of no name", "zebra")]
@@ -291,21 +289,24 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
 
 const MLSPACE: &str = "/public/v2/docker_registry/v2";
 
+/// A text of what is answered, by its JSON pointer.
+fn find(server: &Server, target: &str, pointer: &str) -> Result<String> {
+    let answer = client(server, ADMIN, None)?.get(target)?;
+    let body: serde_json::Value = serde_json::from_slice(&answer.body)?;
+    let text = body.pointer(pointer).and_then(|value| value.as_str()).map(str::to_owned);
+    text.ok_or_else(|| format!("{target}: {} and no {pointer}", answer.status).into())
+}
+
+/// A repository's id, found as clients find it.
+fn uuid(server: &Server, repo: &str) -> Result<String> {
+    find(server, &format!("/v2/repositories/{repo}/"), "/uuid")
+}
+
 fn mlspace(server: &Server, add: &mut impl FnMut(&'static str, &str, &'static str, Target)) -> Result<()> {
-    // Ids are found as clients find them. The organisation's is told by each repository of it.
-    let mut client = Client::new(server.address, Some((ADMIN, PASSWORD)), &[])?;
-    let mut json = |target: &str| -> Result<serde_json::Value> {
-        let answer = client.get(target)?;
-        match answer.status {
-            200 => Ok(serde_json::from_slice(&answer.body)?),
-            status => Err(format!("{target}: {status}").into()),
-        }
-    };
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let big = text(&json(&format!("/v2/repositories/{BIG}/"))?["uuid"]);
-    let multi = text(&json(&format!("/v2/repositories/{MULTI}/"))?["uuid"]);
-    let fleet = text(&json(&format!("{MLSPACE}/repositories/{big}"))?["registry_id"]);
-    let image = text(&json(&format!("{MLSPACE}/images/?repository_id={big}&page_size=1"))?[0]["id"]);
+    let (big, multi) = (uuid(server, BIG)?, uuid(server, MULTI)?);
+    // An organisation's is told by each repository of it.
+    let fleet = find(server, &format!("{MLSPACE}/repositories/{big}"), "/registry_id")?;
+    let image = find(server, &format!("{MLSPACE}/images/?repository_id={big}&page_size=1"), "/0/id")?;
     let within = move |target: String| format!("{target}#{fleet}");
     for by in [ADMIN, OWNER, GRANTEE, STRANGER] {
         add(
@@ -316,13 +317,13 @@ fn mlspace(server: &Server, add: &mut impl FnMut(&'static str, &str, &'static st
         );
         let list = within(format!("{MLSPACE}/repositories/?page=PAGE"));
         add("mlspace", "repositories of 50,000, first", by, same(list.replace("PAGE", "1")));
-        add("mlspace", "repositories of 50,000, anywhere", by, {
-            many(move |n| list.replace("PAGE", &(1 + scatter(n, 240)).to_string()))
+        add("mlspace", "repositories of 50,000, by number", by, {
+            many(move |n| list.replace("PAGE", &(1 + scatter(n, NUMBERED)).to_string()))
         });
     }
     add("mlspace", "repositories, one's own few", SMALL, same(format!("{MLSPACE}/repositories/")));
     add("mlspace", "a repository of 500,000 tags", STRANGER, same(format!("{MLSPACE}/repositories/{big}")));
-    for (words, pages) in [("first", 1), ("among the first 10,000", 100), ("anywhere", 1_000)] {
+    for (words, pages) in [("first", 1), ("by number", NUMBERED)] {
         let list = format!("{MLSPACE}/images/?repository_id={big}");
         add("mlspace", &format!("images of 100,000, {words}"), STRANGER, {
             many(move |n| format!("{list}&page={}", 1 + scatter(n, pages)))
@@ -335,17 +336,29 @@ fn mlspace(server: &Server, add: &mut impl FnMut(&'static str, &str, &'static st
     Ok(())
 }
 
-fn walks() -> [(&'static str, String); 2] {
-    [
+/// Lists that are followed from page to page, by `next` or by `Link`: by whom, and from where.
+fn walks(server: &Server) -> Result<Vec<(&'static str, &'static str, &'static str, String)>> {
+    let repos = format!("/v2/repositories/{FLEET}/?page_size=100");
+    let tags = format!("/v2/repositories/{BIG}/tags/?page_size=100");
+    let images = format!("{MLSPACE}/images/?repository_id={}", uuid(server, BIG)?);
+    Ok(vec![
+        ("hub", "repositories of 50,000, newest, each page by next", OWNER, repos.clone()),
         (
-            "tags of 500,000, newest, all pages one by one",
-            format!("/v2/repositories/{BIG}/tags/?page_size=100"),
+            "hub",
+            "repositories of 50,000, by name, each page by next",
+            GRANTEE,
+            format!("{repos}&ordering=name"),
         ),
+        ("hub", "tags of 500,000, newest, each page by next", STRANGER, tags.clone()),
+        ("hub", "tags of 500,000, by name, each page by next", STRANGER, format!("{tags}&ordering=name")),
         (
-            "repositories of 50,000, newest, all pages one by one",
-            format!("/v2/repositories/{FLEET}/?page_size=100"),
+            "hub",
+            "tags of 500,000, a text of one name, each page by next",
+            STRANGER,
+            format!("{tags}&name=-001234"),
         ),
-    ]
+        ("mlspace", "images of 100,000, each page by Link", STRANGER, images),
+    ])
 }
 
 // Measuring -------------------------------------------------------------------------------
@@ -388,13 +401,18 @@ fn measure(server: &Server, page: &Page) -> Result<Measured> {
     Ok(measured(page.dialect, &page.what, page.by, bytes, batches[BATCHES / 2], latencies))
 }
 
-/// Follows `next` to the end; the CPU time is that of the dearest stretch.
-fn walk(server: &Server, what: &str, from: &str) -> Result<Measured> {
-    let mut client = client(server, ADMIN, None)?;
-    let mut target = from.to_owned();
-    let (mut dearest, mut bytes, mut latencies) = (Duration::ZERO, 0, Vec::new());
+/// Follows a list to its end; the CPU time is that of the dearest stretch.
+fn walk(
+    server: &Server,
+    dialect: &'static str,
+    what: &str,
+    by: &'static str,
+    mut target: String,
+) -> Result<Measured> {
+    let mut client = client(server, by, None)?;
     client.get(&target)?;
-    loop {
+    let (mut stretches, mut bytes, mut latencies) = (Vec::new(), 0, Vec::new());
+    while !target.is_empty() {
         let before = server.cpu()?;
         let mut pages = 0;
         while !target.is_empty() && pages < WALK_BATCH {
@@ -404,18 +422,25 @@ fn walk(server: &Server, what: &str, from: &str) -> Result<Measured> {
             if answer.status != 200 {
                 return Err(format!("{target}: {}", answer.status).into());
             }
-            let body: serde_json::Value = serde_json::from_slice(&answer.body)?;
-            let next = body["next"].as_str().unwrap_or_default();
-            target = next.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default();
-            (bytes, pages) = (answer.body.len(), pages + 1);
+            (bytes, pages) = (bytes.max(answer.body.len()), pages + 1);
+            target = following(&answer)?;
         }
         if pages == WALK_BATCH {
-            dearest = dearest.max(server.cpu()?.since(&before) / u32::try_from(pages)?);
-        }
-        if target.is_empty() {
-            return Ok(measured("hub", what, ADMIN, bytes, dearest, latencies));
+            stretches.push(server.cpu()?.since(&before) / u32::try_from(pages)?);
         }
     }
+    let dearest = stretches.into_iter().max().unwrap_or_default();
+    Ok(measured(dialect, what, by, bytes, dearest, latencies))
+}
+
+/// The path and query of the next page, as an answer says it; empty at the end.
+fn following(answer: &Answer) -> Result<String> {
+    if let Some(link) = answer.header("link") {
+        return Ok(link.trim_start_matches('<').split('>').next().unwrap_or_default().to_owned());
+    }
+    let body: serde_json::Value = serde_json::from_slice(&answer.body)?;
+    let next = body["next"].as_str().unwrap_or_default();
+    Ok(next.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default())
 }
 
 /// A thousand pushes of a small image with a new tag, one after the other.

@@ -36,13 +36,15 @@ pub fn namespace_reads(tx: &Connection, namespace: i64, user: i64) -> Result<boo
             .query_row(params![namespace, user], |row| row.get(0))?)
 }
 
-/// What a user (0: nobody) may read besides what is public.
+/// What a user may read besides what is public.
 pub enum Sight {
     Everything,
-    /// Namespaces by id, the user, and the groups they are in.
     Some {
-        namespaces: Vec<i64>,
         user: i64,
+        /// Namespaces with something private in them, each with what names below it begin with,
+        /// in the order of these names.
+        namespaces: Vec<(i64, String)>,
+        /// Groups of the user that something was granted to.
         groups: Vec<i64>,
     },
 }
@@ -51,18 +53,21 @@ pub fn sight(tx: &Connection, user: i64) -> Result<Sight> {
     if reads_all(tx, user)? {
         return Ok(Sight::Everything);
     }
-    // In the order of the names below them: `a-b/…` comes before `a/…`.
     let namespaces = tx
         .prepare_cached(&format!(
-            "SELECT id FROM namespace WHERE id IN ({NAMESPACES_READ}) AND ?1 = ?1 ORDER BY name || '/'"
+            "SELECT id, name || '/' FROM namespace WHERE id IN ({NAMESPACES_READ}) AND repos > repos_public + ?1
+             ORDER BY name || '/'"
         ))?
-        .query_map(params![0, user], |row| row.get(0))?
+        .query_map(params![0, user], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let groups = tx
-        .prepare_cached("SELECT org_group FROM group_member WHERE user = ?1")?
+        .prepare_cached(
+            "SELECT org_group FROM group_member AS m WHERE user = ?1
+               AND EXISTS (SELECT 1 FROM access_grant WHERE org_group = m.org_group)",
+        )?
         .query_map([user], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Sight::Some { namespaces, user, groups })
+    Ok(Sight::Some { user, namespaces, groups })
 }
 
 // names -----------------------------------------------------------------------
@@ -83,153 +88,179 @@ pub fn names_seen(
     last: &str,
     limit: u32,
 ) -> Result<Vec<String>> {
-    let held = which == Which::Holding;
-    // Each statement walks one index, in its order, and none but the last touches a row.
-    let Sight::Some { namespaces, user, groups } = sight else {
-        let all = match held {
-            true => {
-                "SELECT name FROM repo INDEXED BY repo_holding WHERE holds = 1 AND name > ?1
-                     ORDER BY name LIMIT ?2"
-            }
-            false => "SELECT name FROM repo WHERE name > ?1 ORDER BY name LIMIT ?2",
-        };
-        let mut names = Vec::new();
-        add(tx, &mut names, all, params![last, limit])?;
-        return Ok(names);
-    };
-    let mut names = Vec::new();
-    let public = "SELECT name FROM repo INDEXED BY repo_public
-         WHERE private = 0 AND name > ?1 AND holds >= ?3 ORDER BY name LIMIT ?2";
-    add(tx, &mut names, public, params![last, limit, held])?;
-    let mut left = limit;
-    for namespace in namespaces {
-        let within = "SELECT name FROM repo WHERE namespace = ?4 AND private = 1 AND name > ?1
-               AND holds >= ?3 ORDER BY name LIMIT ?2";
-        left -= add(tx, &mut names, within, params![last, left, held, namespace])?;
-        if left == 0 {
-            break;
-        }
-    }
-    for (holder, id) in std::iter::once(("user", user)).chain(groups.iter().map(|id| ("org_group", id))) {
-        let granted = format!(
-            "SELECT r.name FROM access_grant AS a CROSS JOIN repo AS r ON r.name = a.pattern
-             WHERE a.{holder} = ?4 AND a.pattern > ?1 AND r.private = 1 AND r.holds >= ?3
-             ORDER BY a.pattern LIMIT ?2"
-        );
-        add(tx, &mut names, &granted, params![last, limit, held, id])?;
-    }
-    names.sort_unstable();
-    names.dedup();
-    names.truncate(limit as usize);
-    Ok(names)
+    let mut names = Names { tx, limit, list: Vec::new(), holding: "" };
+    names.look(sight, which, last)?;
+    Ok(names.in_order())
 }
 
-/// Adds the names that a statement finds; says how many.
-fn add(tx: &Connection, names: &mut Vec<String>, sql: &str, values: impl Params) -> Result<u32> {
-    let before = names.len();
-    let mut statement = tx.prepare_cached(sql)?;
-    for name in statement.query_map(values, |row| row.get(0))? {
-        names.push(name?);
+/// Names as they are found, of those that hold a text.
+struct Names<'a> {
+    tx: &'a Connection,
+    /// Most rows that one statement looks at.
+    limit: u32,
+    list: Vec<String>,
+    holding: &'a str,
+}
+
+impl Names<'_> {
+    /// Adds what a statement finds, and says how many rows it has looked at.
+    fn add(&mut self, sql: &str, values: impl Params) -> Result<u32> {
+        let mut looked = 0;
+        let mut statement = self.tx.prepare_cached(sql)?;
+        let mut rows = statement.query(values)?;
+        while let Some(row) = rows.next()? {
+            looked += 1;
+            let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            if name.contains(self.holding) {
+                self.list.push(name.to_owned());
+            }
+        }
+        Ok(looked)
     }
-    Ok(u32::try_from(names.len() - before).unwrap_or(u32::MAX))
+
+    /// Adds names after `last`. Each statement walks one index, in its order; none but that of
+    /// grants touches a row.
+    fn look(&mut self, sight: &Sight, which: Which, last: &str) -> Result<()> {
+        let (held, limit) = (which == Which::Holding, self.limit);
+        let Sight::Some { user, namespaces, groups } = sight else {
+            let all = match held {
+                true => {
+                    "SELECT name FROM repo INDEXED BY repo_holding WHERE holds = 1 AND name > ?1
+                         ORDER BY name LIMIT ?2"
+                }
+                false => "SELECT name FROM repo WHERE name > ?1 ORDER BY name LIMIT ?2",
+            };
+            self.add(all, params![last, limit])?;
+            return Ok(());
+        };
+        let public = "SELECT name FROM repo INDEXED BY repo_public
+             WHERE private = 0 AND name > ?1 AND holds >= ?3 ORDER BY name LIMIT ?2";
+        self.add(public, params![last, limit, held])?;
+        let mut left = limit;
+        for (namespace, begin) in namespaces {
+            if last > begin.as_str() && !last.starts_with(begin) {
+                continue;
+            }
+            let within = "SELECT name FROM repo WHERE namespace = ?4 AND private = 1 AND name > ?1
+                   AND holds >= ?3 ORDER BY name LIMIT ?2";
+            left -= self.add(within, params![last, left, held, namespace])?;
+            if left == 0 {
+                break;
+            }
+        }
+        let granted = |holder: &str| {
+            format!(
+                "SELECT r.name FROM access_grant AS a CROSS JOIN repo AS r ON r.name = a.pattern
+                 WHERE a.{holder} = ?4 AND a.pattern > ?1 AND r.private = 1 AND r.holds >= ?3
+                 ORDER BY a.pattern LIMIT ?2"
+            )
+        };
+        self.add(&granted("user"), params![last, limit, held, user])?;
+        for group in groups {
+            self.add(&granted("org_group"), params![last, limit, held, group])?;
+        }
+        Ok(())
+    }
+
+    /// The first of them, each once.
+    fn in_order(mut self) -> Vec<String> {
+        self.list.sort_unstable();
+        self.list.dedup();
+        self.list.truncate(self.limit as usize);
+        self.list
+    }
 }
 
 // search ----------------------------------------------------------------------
 
 /// Most characters of a search that are looked for in the index; the rest is compared.
 const INDEXED_CHARS_MAX: usize = 32;
-/// Most namespaces whose marks are asked for. Whoever reads more is shown out of everything
-/// that is found.
-const MARKS_MAX: usize = 1_000;
-
-/// How many names are looked at for a text that the index does not know.
-const SHORT_LOOK: u32 = 10_000;
+/// Most namespaces whose private repositories are found among too many to show.
+const MARKS_MAX: usize = 256;
+/// How many names are looked at for a text that is too short for the index, in each place.
+const SHORT_LOOK: u32 = 5_000;
 
 /// Names of repositories that may be read and that hold a text, or whose descriptions do: up
 /// to `most` of them, by name. The text is in lower case.
 ///
-/// One or two characters are looked for in names alone, in the first 10,000.
+/// One or two characters are looked for in names alone, in the first thousands.
 pub fn names_found(tx: &Connection, sight: &Sight, text: &str, most: u32) -> Result<Vec<String>> {
     if text.is_empty() {
         return names_seen(tx, sight, Which::All, "", most);
     }
+    let mut names = Names { tx, limit: most, list: Vec::new(), holding: "" };
     let Some(three) = in_threes(text) else {
-        let mut names = names_seen(tx, sight, Which::All, "", SHORT_LOOK)?;
-        names.retain(|name| name.contains(text));
-        names.truncate(most as usize);
-        return Ok(names);
+        names = Names { limit: SHORT_LOOK, holding: text, ..names };
+        names.look(sight, Which::All, "")?;
+        return Ok(Names { limit: most, ..names }.in_order());
     };
     // What an index entry promises is compared with the row it names.
     const HIT: &str = "(instr(r.name, ?1) OR instr(lower(r.description), ?1))";
-    let mut names = Vec::new();
-    match sight {
-        Sight::Everything => {
+    let from = "SELECT r.name FROM repo_words AS w CROSS JOIN repo AS r ON r.id = w.rowid";
+    let Sight::Some { user, namespaces, .. } = sight else {
+        names.add(
+            &format!("{from} WHERE w.repo_words MATCH ?2 AND {HIT} LIMIT ?3"),
+            params![text, three, most],
+        )?;
+        return Ok(names.in_order());
+    };
+    // Where many are found, the index leaves out what this user may not read; to ask it for
+    // all their namespaces is dear.
+    let few = tx
+        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM repo_words WHERE repo_words MATCH ?1 LIMIT ?2)")?
+        .query_row(params![three, most], |row| row.get::<_, u32>(0))?
+        < most;
+    let asked = if few { three } else { format!("{three} AND ({})", marks(namespaces)) };
+    let readable = format!("r.private = 0 OR r.namespace IN ({NAMESPACES_READ})");
+    match few {
+        true => {
             let sql = format!(
-                "SELECT r.name FROM repo_words AS w CROSS JOIN repo AS r ON r.id = w.rowid
-                 WHERE w.repo_words MATCH ?2 AND {HIT} LIMIT ?3"
+                "{from} WHERE w.repo_words MATCH ?3 AND {HIT} AND ({readable} OR r.name IN ({PATTERNS_READ})) LIMIT ?4"
             );
-            add(tx, &mut names, &sql, params![text, three, most])?;
+            names.add(&sql, params![text, user, asked, most])?;
         }
-        Sight::Some { namespaces, user, .. } => {
-            let sql = format!(
-                "SELECT r.name FROM repo_words AS w CROSS JOIN repo AS r ON r.id = w.rowid
-                 WHERE w.repo_words MATCH ?3 AND {HIT}
-                   AND (r.private = 0 OR r.namespace IN ({NAMESPACES_READ})) LIMIT ?4"
-            );
-            let three = match namespaces.len() > MARKS_MAX {
-                true => three,
-                false => format!("{three} AND ({})", marks(namespaces)),
-            };
-            add(tx, &mut names, &sql, params![text, user, three, most])?;
+        false => {
+            let sql = format!("{from} WHERE w.repo_words MATCH ?3 AND {HIT} AND ({readable}) LIMIT ?4");
+            names.add(&sql, params![text, user, asked, most])?;
             // What was granted one by one has no mark.
             let granted = format!(
                 "SELECT r.name FROM repo AS r WHERE r.name IN ({PATTERNS_READ}) AND r.private = 1 AND {HIT} LIMIT ?3"
             );
-            add(tx, &mut names, &granted, params![text, user, most])?;
-            names.sort_unstable();
-            names.dedup();
+            names.add(&granted, params![text, user, most])?;
         }
     }
-    names.sort_unstable();
-    names.truncate(most as usize);
-    Ok(names)
+    Ok(names.in_order())
 }
 
-/// What the index of words is asked for a text: every three characters that follow each other
-/// in it. None if it has no three.
+/// What the index of words is asked for a text: three characters each that follow each other
+/// in it, side by side. None if it has no three.
 fn in_threes(text: &str) -> Option<String> {
     let letters: Vec<char> = text.chars().take(INDEXED_CHARS_MAX).collect();
-    let quoted = |three: &[char]| quote(three.iter().copied());
-    let threes: Vec<String> = letters.windows(3).map(quoted).collect();
-    (!threes.is_empty()).then(|| threes.join(" AND "))
+    let last = letters.len().checked_sub(3)?;
+    let quoted = |at: usize| quote(&letters[at..at + 3]);
+    let threes: Vec<String> = (0..last).step_by(3).chain([last]).map(quoted).collect();
+    Some(threes.join(" AND "))
 }
 
-/// The marks that schema.sql puts behind a repository's words, for what is public and for each
-/// of these namespaces.
-fn marks(namespaces: &[i64]) -> String {
+/// The marks that schema.sql puts behind a repository's words, for what is public and for
+/// these namespaces.
+fn marks(namespaces: &[(i64, String)]) -> String {
     let private_use = |number: i64| {
         let code = 0xe000 + u32::try_from(number.rem_euclid(4096)).unwrap_or(0);
         char::from_u32(code).unwrap_or('\u{e000}')
     };
-    let mut marks = quote(['\u{1}'; 3]);
-    for id in namespaces {
+    let mut marks = quote(&['\u{1}'; 3]);
+    for (id, _) in namespaces.iter().take(MARKS_MAX) {
         marks.push_str(" OR ");
-        marks.push_str(&quote(['\u{1}', private_use(*id), private_use(id / 4096)]));
+        marks.push_str(&quote(&['\u{1}', private_use(*id), private_use(id / 4096)]));
     }
     marks
 }
 
 /// A text of FTS5's query language.
-fn quote(letters: impl IntoIterator<Item = char>) -> String {
-    let mut quoted = String::from("\"");
-    for letter in letters {
-        quoted.push(letter);
-        if letter == '"' {
-            quoted.push('"');
-        }
-    }
-    quoted.push('"');
-    quoted
+fn quote(letters: &[char]) -> String {
+    let text: String = letters.iter().collect();
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 // namespace -------------------------------------------------------------------
