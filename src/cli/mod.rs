@@ -12,6 +12,7 @@ mod gc;
 mod repo;
 mod scrub;
 mod serve;
+mod service;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
@@ -65,6 +66,9 @@ enum Verb {
     /// Tokens for robots: new, list, revoke
     #[command(subcommand)]
     Token(access::Token),
+    /// Service clients of ML Space's API: add, list, remove
+    #[command(subcommand)]
+    Service(service::Service),
     /// Repositories: list, make public or private, remove
     #[command(subcommand)]
     Repo(repo::Repo),
@@ -89,6 +93,7 @@ impl Cli {
             Verb::Grant(grant) => grant.run(&self.common),
             Verb::Revoke(revoke) => revoke.run(&self.common),
             Verb::Token(token) => token.run(&self.common),
+            Verb::Service(service) => service.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
