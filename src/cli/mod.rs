@@ -9,10 +9,12 @@ mod access;
 mod check;
 mod config;
 mod gc;
+mod image;
 mod repo;
 mod scrub;
 mod serve;
 mod service;
+mod tag;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Kind, Result, Thing};
+use crate::names::{Digest, Reference, RepoName, Tag};
 use crate::registry::{Clock, Mode, Options, Registry, SignUp};
 
 /// A container registry for the edge, in one small binary.
@@ -69,9 +72,15 @@ enum Verb {
     /// Service clients of ML Space's API: add, list, remove
     #[command(subcommand)]
     Service(service::Service),
-    /// Repositories: list, make public or private, remove
+    /// Repositories: list, show, set, remove
     #[command(subcommand)]
     Repo(repo::Repo),
+    /// Tags: list, set, remove
+    #[command(subcommand)]
+    Tag(tag::Tag),
+    /// Images: list, show, remove
+    #[command(subcommand)]
+    Image(image::Image),
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Check(check::Check),
@@ -95,6 +104,8 @@ impl Cli {
             Verb::Token(token) => token.run(&self.common),
             Verb::Service(service) => service.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
+            Verb::Tag(tag) => tag.run(&self.common),
+            Verb::Image(image) => image.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
             Verb::Check(check) => check.run(&self.common),
@@ -162,6 +173,30 @@ fn registry_options(config: &Config) -> Result<Options> {
         scrub_period: Duration::from_secs(config.scrub.days.saturating_mul(86_400)),
         retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
     })
+}
+
+/// A repository with a tag or a digest, as clients name images; without either `latest`.
+fn image_name(text: &str) -> Result<(RepoName, Reference)> {
+    if let Some((repo, digest)) = text.split_once('@') {
+        return Ok((RepoName::parse(repo)?, Reference::Digest(Digest::parse(digest)?)));
+    }
+    let (repo, tag) = text.split_once(':').unwrap_or((text, "latest"));
+    Ok((RepoName::parse(repo)?, Reference::Tag(Tag::parse(tag)?)))
+}
+
+/// A list of any length, a page at a time: `next` gives those after a key.
+fn each_page<T>(
+    mut next: impl FnMut(&str) -> Result<Vec<T>>,
+    key: impl Fn(&T) -> String,
+    mut each: impl FnMut(&T),
+) -> Result<()> {
+    let mut last = String::new();
+    loop {
+        let rows = next(&last)?;
+        let Some(end) = rows.last() else { return Ok(()) };
+        last = key(end);
+        rows.iter().for_each(&mut each);
+    }
 }
 
 /// A password from standard input, its first line; or typed twice at a terminal.

@@ -143,8 +143,8 @@ async fn with_token(call: &Call, access: Access, reply: Reply) -> Result<Reply> 
 
 async fn repo_put(mut call: Call) -> Result<Reply> {
     let images = images(&mut call).await?;
-    let repo = call.repo()?.clone();
-    call.run(move |registry| registry.repo_announce(&repo, images)).await?;
+    let (user, repo) = (call.user()?.clone(), call.repo()?.clone());
+    call.run(move |registry| registry.repo_announce(&user, &repo, images)).await?;
     with_token(&call, Access::Push, said(StatusCode::OK, "")).await
 }
 

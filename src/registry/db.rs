@@ -8,7 +8,7 @@
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Savepoint, Transaction, TransactionBehavior};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::Clock;
 use super::blobs::{self, Blobs, Shelf};
+use super::pulls::Pulls;
 use super::sql;
 use super::{ballast, failures};
 use crate::error::{Error, Kind, Result};
@@ -58,6 +59,8 @@ pub(super) struct Db {
     writer: Option<JoinHandle<()>>,
     health: Arc<Health>,
     notes: Arc<Mutex<Notes>>,
+    /// Pulls that wait for a commit.
+    pub pulls: Arc<Pulls>,
     clock: Clock,
     service: ServiceTime,
 }
@@ -85,9 +88,9 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// A push by this user, now.
-    pub fn stamp(&self, user: i64) -> sql::Stamp {
-        sql::Stamp { by: user, us: self.now_us, secs: self.service_secs }
+    /// A push by this user, now; by none at the command line.
+    pub fn stamp(&self, user: impl Into<Option<i64>>) -> sql::Stamp {
+        sql::Stamp { by: user.into(), us: self.now_us, secs: self.service_secs }
     }
 }
 
@@ -107,6 +110,7 @@ impl Db {
         let (queue, waiting) = sync_channel(QUEUE_MAX);
         let health = Arc::new(Health::default());
         let notes = Arc::default();
+        let pulls = Arc::default();
         if !writable {
             health.failed.store(true, Ordering::Relaxed);
         }
@@ -117,6 +121,7 @@ impl Db {
             service: service.clone(),
             health: health.clone(),
             notes: Arc::clone(&notes),
+            pulls: Arc::clone(&pulls),
             dir: dir.to_owned(),
         };
         let writer =
@@ -128,6 +133,7 @@ impl Db {
             writer: Some(writer),
             health,
             notes,
+            pulls,
             clock: clock.clone(),
             service,
         })
@@ -284,6 +290,7 @@ struct Writer {
     service: ServiceTime,
     health: Arc<Health>,
     notes: Arc<Mutex<Notes>>,
+    pulls: Arc<Pulls>,
     dir: PathBuf,
 }
 
@@ -355,13 +362,32 @@ impl Writer {
             // A savepoint that is dropped is rolled back.
         }
         self.service.keep(&tx, service_secs)?;
-        for (key, value) in std::mem::take(&mut *lock(&self.notes)) {
-            sql::meta_set(&tx, key, &value)?;
+        let notes = std::mem::take(&mut *lock(&self.notes));
+        let pulls = self.pulls.take();
+        let outcome = finish(tx, &self.shelf, &notes, &pulls);
+        if outcome.is_err() {
+            // Nothing of it was written; newer notes stand.
+            let mut waiting = lock(&self.notes);
+            notes.into_iter().for_each(|(key, value)| {
+                waiting.entry(key).or_insert(value);
+            });
+            pulls.into_iter().for_each(|(repo, pulls)| self.pulls.add(repo, pulls));
         }
-        self.shelf.sync()?;
-        tx.commit()?;
-        Ok(())
+        outcome
     }
+}
+
+/// Writes what rides along, makes names durable, then rows.
+fn finish(tx: Transaction, shelf: &Shelf, notes: &Notes, pulls: &HashMap<i64, u64>) -> Result<()> {
+    for (key, value) in notes {
+        sql::meta_set(&tx, key, value)?;
+    }
+    for (repo, pulls) in pulls {
+        sql::repo_add_pulls(&tx, *repo, *pulls)?;
+    }
+    shelf.sync()?;
+    tx.commit()?;
+    Ok(())
 }
 
 /// Seconds in service: those written down, and those since this process started.

@@ -10,12 +10,14 @@ mod db;
 mod failures;
 mod gc;
 mod grants;
+mod images;
 mod index_v1;
 mod leases;
 mod mlspace;
 mod orgs;
 mod password;
 mod people;
+mod pulls;
 mod repos;
 mod retention;
 mod scrub;
@@ -40,6 +42,7 @@ pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
+pub use images::{BlobPart, ImageParts, ImageRow, TAG_COLOR_MAX, TagLine};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
@@ -246,19 +249,23 @@ impl Registry {
         self.db.read(|tx| manifest_row(tx, repo, reference)).map(|(_, row)| row)
     }
 
-    /// A manifest and its bytes as they were pushed, checked against their digest.
+    /// A manifest and its bytes as they were pushed, checked against their digest. That of an
+    /// image counts as a pull, that of an index not: its image follows.
     ///
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
     pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
-        let (id, row, body) = self.db.read(|tx| {
+        let (id, row, (body, repo_id, is_image)) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
-            Ok((id, row, sql::manifest_body(tx, id)?))
+            Ok((id, row, sql::manifest_content(tx, id)?))
         })?;
         if digest_of(row.digest.algorithm(), &body) != row.digest {
             tracing::error!(%repo, digest = %row.digest, "a manifest's bytes are wrong; it is out of service until it is pushed again");
             self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
             return Err(Kind::NotFound(Thing::Manifest).into());
+        }
+        if is_image {
+            self.db.pulls.add(repo_id, 1);
         }
         Ok((row, body))
     }
@@ -367,9 +374,9 @@ impl Registry {
     /// failure.
     pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
         let mut sealed = self.uploads.take(upload)?.seal(digest)?;
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, upload.user());
         self.db.write(move |write| {
-            let repo = repo_make(write, &repo, private)?;
+            let repo = repo_make(write, &repo, private, Some(by))?;
             let known = sql::blob(write.tx, &sealed.digest)?;
             // The file is replaced even if a live row has one: these bytes were checked just
             // now, which heals damage that nobody has noticed.
@@ -412,10 +419,10 @@ impl Registry {
         if self.db.read(&readable)?.is_none() {
             return Ok(false);
         }
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, user.id);
         self.db.write(move |write| {
             let Some(blob) = readable(write.tx)? else { return Ok(false) };
-            let repo = repo_make(write, &repo, private)?;
+            let repo = repo_make(write, &repo, private, Some(by))?;
             sql::repo_blob_set(write.tx, repo, blob, write.service_secs)?;
             Ok(true)
         })
@@ -451,7 +458,7 @@ impl Registry {
         let put = ManifestPut { digest: digest.clone(), subject: read.subject.clone() };
         let (private, user, files) = (self.options().private, push.user, self.blobs.clone());
         self.db.write(move |write| {
-            let repo = repo_make(write, &push.repo, private)?;
+            let repo = repo_make(write, &push.repo, private, Some(user))?;
             let blobs = blobs_held(write.tx, &files, &push.repo, &read.blobs)?;
             let (tx, stamp) = (write.tx, write.stamp(user));
             let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, stamp)?;
@@ -638,12 +645,12 @@ fn manifest_row(
 }
 
 /// A repository's id; made, with its namespace, if it is new.
-fn repo_make(write: &Write, name: &RepoName, private: bool) -> Result<i64> {
+fn repo_make(write: &Write, name: &RepoName, private: bool, by: Option<i64>) -> Result<i64> {
     if let Some(key) = sql::repo(write.tx, name)? {
         return Ok(key.id);
     }
     let namespace = sql::namespace_make(write.tx, name.namespace(), write.now_us)?;
-    sql::repo_insert(write.tx, namespace, name, private, write.now_us)
+    sql::repo_insert(write.tx, namespace, name, private, by, write.now_us)
 }
 
 /// The rows of blobs a repository holds; all of them, or `BlobMissing` naming some.

@@ -146,19 +146,30 @@ impl Registry {
             if sql::repo(write.tx, &to)?.is_some() {
                 return Err(Kind::Exists(Thing::Repo).into());
             }
-            let repo = repo_make(write, &to, change.private.unwrap_or(private))?;
-            sql::repo_set_creator(write.tx, repo, id)?;
+            let repo = repo_make(write, &to, change.private.unwrap_or(private), Some(id))?;
             sql::repo_change(write.tx, repo, &change, write.now_us)
         })?;
         self.repo_seen(Some(user), name)
     }
 
+    /// Changes a repository, and makes it first if it is new: what the command line does.
+    pub fn repo_set(&self, name: &RepoName, change: RepoChange) -> Result<()> {
+        change.check()?;
+        let (name, private) = (name.clone(), self.options().private);
+        self.db.write(move |write| {
+            let repo = repo_make(write, &name, private, None)?;
+            sql::repo_change(write.tx, repo, &change, write.now_us)
+        })
+    }
+
     /// A repository as this caller sees it.
     pub fn repo_seen(&self, user: Option<&User>, name: &RepoName) -> Result<Repo> {
-        self.db.read(|tx| {
+        let mut repo = self.db.read(|tx| {
             let key = sql::repo(tx, name)?.ok_or(Kind::NotFound(Thing::Repo))?;
             sql::repo_seen(tx, key.id, id_of(user))
-        })
+        })?;
+        self.db.pulls.show([&mut repo]);
+        Ok(repo)
     }
 
     /// Changes a repository, and returns it as it is then.
@@ -188,7 +199,8 @@ impl Registry {
         self.db.read(|tx| {
             let missing = Kind::NotFound(Thing::Repo);
             let (id, owned) = sql::namespace(tx, namespace)?.ok_or(missing)?;
-            let (rows, count) = sql::repos_of(tx, id, user, &needle, order, slice)?;
+            let (mut rows, count) = sql::repos_of(tx, id, user, &needle, order, slice)?;
+            self.db.pulls.show(&mut rows);
             if !owned && count == 0 && needle.is_empty() && !sql::namespace_reads(tx, id, user)? {
                 return Err(missing.into());
             }
@@ -200,7 +212,8 @@ impl Registry {
     /// name; the first 10,000.
     pub fn repos_found(&self, user: Option<&User>, needle: &str, slice: Slice) -> Result<Listed<Repo>> {
         let (user, needle) = (id_of(user), needle.to_lowercase());
-        let (rows, count) = self.db.read(|tx| sql::repos_found(tx, user, &needle, FOUND_MAX, slice))?;
+        let (mut rows, count) = self.db.read(|tx| sql::repos_found(tx, user, &needle, FOUND_MAX, slice))?;
+        self.db.pulls.show(&mut rows);
         Ok(Listed { rows, count })
     }
 

@@ -221,6 +221,11 @@ impl Session {
 }
 
 impl Upload {
+    /// Whose it is: a user's id.
+    pub(super) fn user(&self) -> i64 {
+        self.session.user
+    }
+
     pub fn id(&self) -> &UploadId {
         &self.id
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_outport");
 
-fn outport(data: &Path, args: &[&str], input: &str) -> Output {
+pub fn outport(data: &Path, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(BINARY)
         .args(args)
         .arg("--data")
@@ -25,7 +25,7 @@ fn outport(data: &Path, args: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

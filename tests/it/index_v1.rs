@@ -644,8 +644,9 @@ fn a_search_finds_what_the_caller_may_read() {
 #[test]
 fn searches_come_in_pages_of_up_to_a_hundred() {
     let site = Site::new();
+    let admin = site.registry.users().unwrap().remove(0).user;
     for n in 0..120 {
-        site.registry.repo_announce(&repo(&format!("team/app{n:03}")), Vec::new()).unwrap();
+        site.registry.repo_announce(&admin, &repo(&format!("team/app{n:03}")), Vec::new()).unwrap();
     }
     let page = |query: &str| site.get(&format!("/v1/search?q=app&{query}"));
     assert_eq!(names(&page("")).len(), 25);

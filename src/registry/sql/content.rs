@@ -28,13 +28,14 @@ pub fn repo_insert(
     namespace: i64,
     name: &RepoName,
     private: bool,
+    created_by: Option<i64>,
     now_us: i64,
 ) -> Result<i64> {
     tx.prepare_cached(
-        "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us)
-         VALUES (?5, ?1, ?2, ?3, ?4, ?4)",
+        "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us, created_by)
+         VALUES (?5, ?1, ?2, ?3, ?4, ?4, ?6)",
     )?
-    .execute(params![namespace, name.full(), private, now_us, uuid()?])?;
+    .execute(params![namespace, name.full(), private, now_us, uuid()?, created_by])?;
     Ok(tx.last_insert_rowid())
 }
 
@@ -42,11 +43,6 @@ pub fn repo_insert(
 pub fn repo_set_pushed(tx: &Connection, id: i64, now_us: i64) -> Result<()> {
     tx.prepare_cached("UPDATE repo SET pushed = 1, pushed_us = ?2, updated_us = ?2 WHERE id = ?1")?
         .execute(params![id, now_us])?;
-    Ok(())
-}
-
-pub fn repo_set_private(tx: &Connection, id: i64, private: bool) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET private = ?2 WHERE id = ?1")?.execute(params![id, private])?;
     Ok(())
 }
 
@@ -237,8 +233,8 @@ pub fn blob_user(tx: &Connection, repo: i64, blob: i64) -> Result<Option<Digest>
 /// Who pushed, and when by both clocks.
 #[derive(Clone, Copy)]
 pub struct Stamp {
-    /// A user's id.
-    pub by: i64,
+    /// A user's id; none at the command line.
+    pub by: Option<i64>,
     /// Wall clock, microseconds since 1970.
     pub us: i64,
     /// Service time, seconds.
@@ -282,6 +278,13 @@ pub fn manifest_by_tag(tx: &Connection, repo: &RepoName, tag: &Tag) -> Result<Op
         )?
         .query_row(params![repo.full(), tag.as_str()], manifest_key)
         .optional()?)
+}
+
+/// A manifest's bytes, its repository, and whether it is an image rather than an index.
+pub fn manifest_content(tx: &Connection, id: i64) -> Result<(Vec<u8>, i64, bool)> {
+    Ok(tx
+        .prepare_cached("SELECT body, repo, config IS NOT NULL FROM manifest WHERE id = ?1")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
 }
 
 pub fn manifest_body(tx: &Connection, id: i64) -> Result<Vec<u8>> {

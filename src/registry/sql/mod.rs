@@ -4,6 +4,7 @@
 
 mod content;
 mod gc;
+mod images;
 mod index_v1;
 mod mlspace;
 mod orgs;
@@ -19,6 +20,7 @@ use crate::names::{Digest, Uuid};
 
 pub use content::*;
 pub use gc::*;
+pub use images::*;
 pub use index_v1::*;
 pub use mlspace::*;
 pub use orgs::*;

@@ -149,8 +149,10 @@ pub fn repos_found(
     Ok((rows, count))
 }
 
-pub fn repo_set_creator(tx: &Connection, id: i64, user: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET created_by = ?2 WHERE id = ?1")?.execute(params![id, user])?;
+/// Counts pulls of a repository, if it is still there.
+pub fn repo_add_pulls(tx: &Connection, id: i64, pulls: u64) -> Result<()> {
+    tx.prepare_cached("UPDATE repo SET pulls = pulls + ?2 WHERE id = ?1")?
+        .execute(params![id, size_value(pulls)])?;
     Ok(())
 }
 
