@@ -33,7 +33,7 @@ pub fn repo_insert(
 ) -> Result<i64> {
     tx.prepare_cached(
         "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us, created_by)
-         VALUES (?5, ?1, ?2, ?3, ?4, ?4, ?6)",
+         VALUES (?5, ?1, ?2, ?3, ?4, ?4, (SELECT id FROM user WHERE id = ?6))",
     )?
     .execute(params![namespace, name.full(), private, now_us, uuid()?, created_by])?;
     Ok(tx.last_insert_rowid())
