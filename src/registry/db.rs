@@ -205,6 +205,14 @@ impl Db {
         lock(&self.notes).get(key).cloned()
     }
 
+    /// Writes one moment's rows to a new file beside the database. Other readers and writers
+    /// go on.
+    pub fn copy_to(&self, path: &Path) -> Result<()> {
+        let connection = connect(&self.path, OpenFlags::default())?;
+        connection.execute("VACUUM INTO ?1", [path.to_string_lossy()])?;
+        Ok(())
+    }
+
     /// Seconds in service when this process started, as far as was written down.
     pub fn service_secs_at_start(&self) -> i64 {
         self.service.at_start_secs
@@ -421,6 +429,11 @@ impl ServiceTime {
         }
         Ok(())
     }
+}
+
+/// Opens a copy of a database that nobody else has.
+pub(super) fn open_copy(path: &Path) -> Result<Connection> {
+    connect(path, OpenFlags::default())
 }
 
 /// A connection with the settings that durability and hostile files ask for.

@@ -3,6 +3,7 @@
 //! Synchronous. Nothing outside this module knows SQL or paths. A verb checks, runs one
 //! transaction, and returns the richest honest row; dialects take what they show.
 
+mod backup;
 mod ballast;
 mod blobs;
 mod catalog;
@@ -38,6 +39,7 @@ use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
 use blobs::{Blobs, digest_of};
 use db::{Db, Write};
 
+pub use backup::Backup;
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use gc::{Collect, Collected, Gone, Ticket};
