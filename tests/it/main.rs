@@ -20,6 +20,8 @@ mod lists;
 mod manifests;
 mod mlspace;
 mod pulls;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 mod tables;
 mod tokens;
 mod uploads;
