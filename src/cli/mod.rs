@@ -6,15 +6,20 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod access;
+mod check;
 mod config;
+mod gc;
 mod repo;
+mod scrub;
 mod serve;
+mod service;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Kind, Result, Thing};
@@ -61,9 +66,15 @@ enum Verb {
     /// Tokens for robots: new, list, revoke
     #[command(subcommand)]
     Token(access::Token),
+    /// Service clients of ML Space's API: add, list, remove
+    #[command(subcommand)]
+    Service(service::Service),
     /// Repositories: list, make public or private, remove
     #[command(subcommand)]
     Repo(repo::Repo),
+    Gc(gc::Gc),
+    Scrub(scrub::Scrub),
+    Check(check::Check),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -82,7 +93,11 @@ impl Cli {
             Verb::Grant(grant) => grant.run(&self.common),
             Verb::Revoke(revoke) => revoke.run(&self.common),
             Verb::Token(token) => token.run(&self.common),
+            Verb::Service(service) => service.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
+            Verb::Gc(gc) => gc.run(&self.common),
+            Verb::Scrub(scrub) => scrub.run(&self.common),
+            Verb::Check(check) => check.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -114,7 +129,7 @@ impl Common {
                 dir.display()
             )));
         }
-        Registry::open(&dir, &Mode::Tool, registry_options(&config), Clock::system())
+        Registry::open(&dir, &Mode::Tool, registry_options(&config)?, Clock::system())
     }
 
     /// Prints a result: a sentence for people, or JSON.
@@ -128,8 +143,8 @@ impl Common {
     }
 }
 
-fn registry_options(config: &Config) -> Options {
-    Options {
+fn registry_options(config: &Config) -> Result<Options> {
+    Ok(Options {
         private: config.repos.private,
         library_open: config.repos.library_open,
         anonymous_pull: config.auth.anonymous_pull,
@@ -142,8 +157,11 @@ fn registry_options(config: &Config) -> Options {
         blob_bytes_max: config.storage.blob_bytes_max,
         reserve_bytes: config.storage.reserve_bytes,
         uploads_per_user: config.storage.uploads_per_user,
-        upload_expiry: std::time::Duration::from_secs(config.storage.upload_expiry_secs),
-    }
+        upload_expiry: Duration::from_secs(config.storage.upload_expiry_secs),
+        grace: Duration::from_secs(config.gc.grace_secs),
+        scrub_period: Duration::from_secs(config.scrub.days.saturating_mul(86_400)),
+        retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
+    })
 }
 
 /// A password from standard input, its first line; or typed twice at a terminal.

@@ -129,8 +129,13 @@ impl Registry {
         let repo = repo.clone();
         self.db.write(move |write| {
             let key = sql::repo(write.tx, &repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
-            sql::repo_delete(write.tx, key.id)?;
-            sql::grants_delete(write.tx, &repo)
+            repo_bury(write.tx, key.id, &repo)
         })
     }
+}
+
+/// Deletes a repository, and what was granted in it: one of the same name starts without.
+pub(super) fn repo_bury(tx: &rusqlite::Connection, id: i64, name: &RepoName) -> Result<()> {
+    sql::repo_delete(tx, id)?;
+    sql::grants_delete(tx, name)
 }

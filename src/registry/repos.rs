@@ -80,7 +80,7 @@ pub struct RepoChange {
 }
 
 impl RepoChange {
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let too_long = |text: &Option<String>, max| text.as_ref().is_some_and(|text| text.len() > max);
         let labels = self.labels.as_deref().unwrap_or_default();
         if too_long(&self.description, DESCRIPTION_MAX)
@@ -252,13 +252,16 @@ impl Registry {
         Ok(row)
     }
 
+    /// The first 64 KiB of a config: all there is of any real one. Opens a file.
+    pub(super) fn config(&self, repo: &RepoName, config: &Digest) -> Result<bytes::Bytes> {
+        let blob = self.blob(repo, config)?;
+        self.blob_piece(&blob, 0, blob.bytes(), Piece::Small)
+    }
+
     /// An image's platform, from its config; nothing is said where that cannot be read.
     fn add_image(&self, repo: &RepoName, row: &mut TagRow) {
         let Some(config) = &row.config else { return };
-        let platform = self.blob(repo, config).and_then(|blob| {
-            let text = self.blob_piece(&blob, 0, blob.bytes(), Piece::Small)?;
-            Ok(manifest::config_platform(&text))
-        });
+        let platform = self.config(repo, config).map(|text| manifest::config_platform(&text));
         row.platforms = vec![PlatformRow {
             digest: row.digest.clone(),
             platform: platform.unwrap_or_default(),
@@ -267,18 +270,32 @@ impl Registry {
     }
 }
 
-/// An index's platforms, from its body.
 fn add_children(tx: &rusqlite::Connection, row: &mut TagRow) -> Result<()> {
-    if row.config.is_some() || row.bytes > INDEX_BYTES_MAX {
-        return Ok(());
-    }
-    let body = sql::manifest_body(tx, row.manifest)?;
-    for (digest, platform) in manifest::index_platforms(&body).into_iter().take(PLATFORMS_MAX) {
-        let content_bytes = sql::content_bytes(tx, row.repo, &digest)?.unwrap_or(0);
-        row.content_bytes = row.content_bytes.saturating_add(content_bytes);
-        row.platforms.push(PlatformRow { digest, platform, content_bytes });
+    if row.config.is_none() {
+        row.platforms = index_rows(tx, row.repo, row.manifest, row.bytes)?;
+        let children = row.platforms.iter().map(|platform| platform.content_bytes);
+        row.content_bytes = children.fold(row.content_bytes, u64::saturating_add);
     }
     Ok(())
+}
+
+/// An index's platforms, from its body of so many bytes; none for what is no index.
+pub(super) fn index_rows(
+    tx: &rusqlite::Connection,
+    repo: i64,
+    manifest: i64,
+    bytes: u64,
+) -> Result<Vec<PlatformRow>> {
+    if bytes > INDEX_BYTES_MAX {
+        return Ok(Vec::new());
+    }
+    let body = sql::manifest_body(tx, manifest)?;
+    let children = manifest::index_platforms(&body).into_iter().take(PLATFORMS_MAX);
+    let row = |(digest, platform)| {
+        let content_bytes = sql::content_bytes(tx, repo, &digest)?.unwrap_or(0);
+        Ok(PlatformRow { digest, platform, content_bytes })
+    };
+    children.map(row).collect()
 }
 
 /// No user has the id 0.

@@ -35,11 +35,14 @@ const REPO: &str = "SELECT r.id, r.uuid, n.name, substr(r.name, length(n.name) +
      WHERE rb.repo = r.id)
   FROM repo AS r JOIN namespace AS n ON n.id = r.namespace";
 
+pub(super) fn labels_column(row: &Row, index: usize) -> rusqlite::Result<Vec<String>> {
+    let labels: String = row.get(index)?;
+    serde_json::from_str(&labels).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())
+    })
+}
+
 fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
-    let labels: String = row.get(8)?;
-    let labels = serde_json::from_str(&labels).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Text, error.into())
-    })?;
     Ok(Repo {
         id: row.get(0)?,
         uuid: row.get(1)?,
@@ -49,7 +52,7 @@ fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
         pushed: row.get(5)?,
         description: row.get(6)?,
         full_description: row.get(7)?,
-        labels,
+        labels: labels_column(row, 8)?,
         pulls: size_column(row, 9)?,
         created_us: row.get(10)?,
         updated_us: row.get(11)?,
