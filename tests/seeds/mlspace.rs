@@ -225,3 +225,32 @@ fn the_fourteen_steps_work_in_order_with_an_email_address_and_a_password() {
     let digest = step_3(&site, &password);
     other_steps(&Caller { site: &site, headers: vec![("Authorization", basic(EMAIL, PASSWORD))] }, &digest);
 }
+
+/// As the guide's readers do it, with the three headers that the specification asks for. The
+/// first step is for people.
+#[test]
+fn the_fourteen_steps_work_in_order_with_a_service_client() {
+    let site = site();
+    let made = site.registry.service_add(&UserName::parse("ann").unwrap(), None).unwrap();
+    let stranger = Caller { site: &site, headers: Vec::new() };
+    let body = json!({"client_id": made.row.id, "client_secret": made.secret}).to_string();
+    let login = stranger.take("POST public/v2/service_auth", &body);
+    has(&login, &["error_code", "error_message", "status", "token"]);
+    assert_eq!((&login["status"], &login["error_code"]), (&json!("ok"), &json!(0)));
+    let token = &login["token"];
+    has(token, &["access_token", "expires_in", "token_type"]);
+    assert_eq!((&token["token_type"], &token["expires_in"]), (&json!("Bearer"), &json!(3600)));
+    let service = Caller {
+        site: &site,
+        headers: vec![
+            ("Authorization", format!("Bearer {}", token["access_token"].as_str().unwrap())),
+            ("x-api-key", made.api_key),
+            ("x-workspace-id", made.row.workspace_id),
+        ],
+    };
+    let refused = service.call("GET public/v2/docker_registry/v1/users/generate_password", "");
+    assert_eq!((refused.status, &refused.json()["error_code"]), (403, &json!(403)));
+    let password = step_1(&site);
+    let digest = step_3(&site, &password);
+    other_steps(&service, &digest);
+}
