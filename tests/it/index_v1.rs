@@ -631,9 +631,10 @@ fn a_search_finds_what_the_caller_may_read() {
     let expected = json!({
         "query": "cam", "num_results": 1, "num_pages": 1, "page": 1, "page_size": 25,
         "results": [{"name": "library/cam", "description": "", "star_count": 0,
-            "is_official": false, "is_automated": false, "is_trusted": false}]
+            "is_official": true, "is_automated": false, "is_trusted": false}]
     });
     assert_eq!(*row, expected);
+    assert_eq!(search(Some("bob"), "q=bob").json()["results"][0]["is_official"], false);
     refuses(&site.ask("GET", "/v1/search?q=cam").with_password("bob", "wrong").send(), 401);
     refuses(&search(Some("admin"), "q=%00"), 400);
     refuses(&search(Some("admin"), &format!("q={}", "a".repeat(256))), 400);

@@ -22,6 +22,8 @@ mod manifests;
 mod mlspace;
 mod pulls;
 mod scrub;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 mod tables;
 mod tokens;
 mod uploads;
