@@ -10,6 +10,7 @@ mod harness;
 mod access;
 mod across;
 mod auth;
+mod backup;
 mod binary;
 mod damage;
 mod gc;
