@@ -1,4 +1,4 @@
-//! `outport backup`, `outport restore`
+//! `outport backup`, `outport restore`, `outport rebuild`
 
 use clap::Args;
 use serde_json::json;
@@ -7,10 +7,10 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Common;
 use super::progress::Progress;
+use super::{Common, registry_options};
 use crate::error::{Error, Kind, Result, Thing};
-use crate::registry::{Backup as Done, Registry};
+use crate::registry::{Backup as Done, Clock, Registry};
 
 /// Write the whole registry into one file, while it is served; the file holds its secrets
 #[derive(Debug, Args)]
@@ -24,6 +24,44 @@ pub struct Backup {
 pub struct Restore {
     /// A file that `outport backup` wrote, or - for standard input
     file: PathBuf,
+}
+
+/// Make the database again from blobs and the log of manifests, when it is lost
+#[derive(Debug, Args)]
+pub struct Rebuild {}
+
+impl Rebuild {
+    pub fn run(self, common: &Common) -> Result<()> {
+        let config = common.load()?;
+        let dir = PathBuf::from(&config.data);
+        let mut progress = Progress::default();
+        let options = registry_options(&config)?;
+        let outcome = Registry::rebuild(&dir, options, Clock::system(), |rebuilt| {
+            progress.count(rebuilt.blobs + rebuilt.images);
+        });
+        progress.clear();
+        let (registry, rebuilt) = outcome?;
+        let password = registry.admin_init(None)?;
+        common.say(&json!({"rebuilt": rebuilt, "admin_password": password}), || {
+            let mut text = format!(
+                "Found {} repositories, {} images, {} tags and {} blobs of {} bytes again.",
+                rebuilt.repositories, rebuilt.images, rebuilt.tags, rebuilt.blobs, rebuilt.bytes
+            );
+            if let Some(password) = &password {
+                text += &format!(
+                    "\nPeople are not found again. The administrator is admin, with the password {password}"
+                );
+            }
+            text
+        });
+        match rebuilt.damaged + rebuilt.missing + rebuilt.lost_images {
+            0 => Ok(()),
+            _ => Err(Kind::NotFound(Thing::Blob).because(format!(
+                "{} files were damaged, {} blobs are missing, {} images are lost; `outport check` lists what to push again",
+                rebuilt.damaged, rebuilt.missing, rebuilt.lost_images
+            ))),
+        }
+    }
 }
 
 impl Backup {

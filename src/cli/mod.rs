@@ -88,6 +88,7 @@ enum Verb {
     Check(check::Check),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    Rebuild(backup::Rebuild),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -115,6 +116,7 @@ impl Cli {
             Verb::Check(check) => check.run(&self.common),
             Verb::Backup(backup) => backup.run(&self.common),
             Verb::Restore(restore) => restore.run(&self.common),
+            Verb::Rebuild(rebuild) => rebuild.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");

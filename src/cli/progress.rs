@@ -12,20 +12,30 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Percent, where it is known how much there is.
     pub fn show(&mut self, done: u64, all: u64) {
+        let percent = (done.saturating_mul(100) / all.max(1)).min(100);
+        self.write(|| format!("{percent:3} %"));
+    }
+
+    /// How many, where it is not.
+    pub fn count(&mut self, done: u64) {
+        self.write(|| done.to_string());
+    }
+
+    fn write(&mut self, text: impl FnOnce() -> String) {
         let due = self.shown.is_none_or(|shown| shown.elapsed() > SHOW_EVERY);
         if due && std::io::stderr().is_terminal() {
             self.shown = Some(Instant::now());
-            let percent = (done.saturating_mul(100) / all.max(1)).min(100);
             // A terminal that is gone shows nothing.
-            let _ = write!(std::io::stderr(), "\r{percent:3} %");
+            let _ = write!(std::io::stderr(), "\r{}", text());
         }
     }
 
     /// Makes room for a line.
     pub fn clear(&mut self) {
         if self.shown.take().is_some() {
-            let _ = write!(std::io::stderr(), "\r      \r");
+            let _ = write!(std::io::stderr(), "\r            \r");
         }
     }
 }

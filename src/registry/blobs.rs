@@ -226,6 +226,14 @@ impl Blobs {
         verify().map_err(|error| (Some(inode), error))
     }
 
+    /// The size and the checksums of a blob's file, if it has its digest: what its row says.
+    pub fn checksums(&self, digest: &Digest) -> Result<Option<(u64, Vec<u8>)>> {
+        let path = self.path(digest);
+        let mut growing = Growing::new(open_quietly(&path)?, path, digest.algorithm());
+        growing.rehash()?;
+        Ok((growing.hash.digest() == *digest).then(|| (growing.bytes, growing.crcs.finish())))
+    }
+
     /// Whether a file of this length is at a blob's name: one system call.
     pub fn is_there(&self, digest: &Digest, bytes: u64) -> bool {
         std::fs::metadata(self.path(digest)).is_ok_and(|found| found.len() == bytes)

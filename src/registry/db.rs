@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::Clock;
 use super::blobs::{self, Blobs, Shelf};
+use super::journal::Journal;
 use super::pulls::Pulls;
 use super::sql;
 use super::{ballast, failures};
@@ -114,8 +115,10 @@ impl Db {
         if !writable {
             health.failed.store(true, Ordering::Relaxed);
         }
+        let journal = Journal::listen(dir, &mut connection)?;
         let mut writer = Writer {
             connection,
+            journal,
             shelf: blobs.shelf(),
             clock: clock.clone(),
             service: service.clone(),
@@ -293,6 +296,7 @@ impl<T: Send, F: FnOnce(&mut Write) -> Result<T> + Send> Work for Job<F, T> {
 
 struct Writer {
     connection: Connection,
+    journal: Journal,
     shelf: Shelf,
     clock: Clock,
     service: ServiceTime,
@@ -309,6 +313,7 @@ impl Writer {
             batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
             let commit = self.commit(&mut batch);
             let placed = self.shelf.take_placed();
+            self.note_in_journal(commit.is_ok());
             if let Err(error) = &commit {
                 tracing::error!(?error, waiting = batch.len(), "a commit failed");
                 self.after_failure(error, placed);
@@ -319,6 +324,18 @@ impl Writer {
             for job in batch {
                 job.settle(commit.as_ref().copied().map_err(|error| error.kind));
             }
+        }
+    }
+
+    /// The second copy: worth a warning if it cannot be written, and not the push.
+    fn note_in_journal(&self, committed: bool) {
+        if !committed {
+            self.journal.forget();
+        } else if let Err(error) = self.journal.append(&self.connection) {
+            tracing::warn!(
+                ?error,
+                "the log of manifests could not be written; a rebuild would miss something"
+            );
         }
     }
 

@@ -13,12 +13,14 @@ mod gc;
 mod grants;
 mod images;
 mod index_v1;
+mod journal;
 mod leases;
 mod mlspace;
 mod orgs;
 mod password;
 mod people;
 mod pulls;
+mod rebuild;
 mod repos;
 mod retention;
 mod scrub;
@@ -49,6 +51,7 @@ pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
+pub use rebuild::Rebuilt;
 pub use repos::{Listed, Order, PlatformRow, Pusher, Repo, RepoChange, Slice, TagRow};
 pub use retention::Rule;
 pub use scrub::{Read, Scrubbed, Wanted};
@@ -543,6 +546,9 @@ impl Registry {
     pub fn upkeep(&self) {
         if let Err(error) = ballast::keep(&self.dir) {
             tracing::warn!(%error, "no room could be kept for deleting on a full disk");
+        }
+        if let Err(error) = journal::renew(&self.dir, &self.db) {
+            tracing::warn!(?error, "the log of manifests could not be made anew");
         }
         if self.uptime() > FAILURES_FORGOTTEN && !self.db.has_failed() {
             failures::forget(&self.dir);

@@ -187,3 +187,66 @@ fn the_command_line_backs_up_and_restores_and_says_so() {
     let registry = Registry::open(&data, &Mode::Tool, options, Clock::system()).unwrap();
     assert_eq!(registry.users().unwrap().len(), 2);
 }
+
+#[test]
+fn a_rebuild_without_the_database_brings_back_every_image_tag_and_blob() {
+    let site = Site::new();
+    let layers: Vec<Vec<u8>> = (1..6u64).map(|seed| noise(100_000, seed)).collect();
+    let digests: Vec<String> = layers
+        .iter()
+        .enumerate()
+        .map(|(n, layer)| site.push_image("team/app", &format!("v{n}"), layer))
+        .collect();
+    site.registry.upkeep();
+    // After the log was made: a tag that moves, one that goes, an image and a repository that go.
+    site.push_image("team/app", "v0", &layers[1]);
+    site.push_image("other/gone", "v1", b"not any more");
+    assert_eq!(site.ask("DELETE", "/v2/repositories/other/gone/").send().status, 202);
+    assert_eq!(site.ask("DELETE", "/v2/team/app/manifests/v2").send().status, 202);
+    assert_eq!(site.ask("DELETE", &format!("/v2/team/app/manifests/{}", digests[3])).send().status, 202);
+    site.push_image("open/app", "v1", b"public");
+    site.registry.repo_set_private(&outport::names::RepoName::parse("open/app").unwrap(), false).unwrap();
+    let dir = site.crash();
+    for file in ["registry.db", "registry.db-wal", "registry.db-shm"] {
+        std::fs::write(dir.path().join(file), noise(4_096, 1)).unwrap();
+    }
+    let mut bytes = layers[4].clone();
+    bytes[50_000] ^= 1;
+    std::fs::write(dir.path().join("blobs").join(sha256(&layers[4]).replace(':', "/")), bytes).unwrap();
+
+    let done = outport(dir.path(), &["rebuild", "--json"], "");
+    assert_eq!(done.status.code(), Some(1), "one is damaged, which is said: {done:?}");
+    let report: serde_json::Value = serde_json::from_str(said(&done).lines().next().unwrap()).unwrap();
+    let rebuilt = &report["rebuilt"];
+    assert_eq!(
+        (&rebuilt["repositories"], &rebuilt["images"], &rebuilt["tags"]),
+        (&2.into(), &5.into(), &4.into())
+    );
+    assert_eq!((&rebuilt["damaged"], &rebuilt["missing"]), (&1.into(), &1.into()));
+    let password = report["admin_password"].as_str().unwrap().to_owned();
+
+    let site = Site::resume(dir, "this boot");
+    let get = |target: &str| site.ask("GET", target).with_password("admin", &password).send();
+    assert_eq!(get("/v2/team/app/tags/list").strings("tags"), ["v0", "v1", "v4"]);
+    assert_eq!(get("/v2/team/app/manifests/v0").header("docker-content-digest"), Some(digests[1].as_str()));
+    assert_eq!(get("/v2/_catalog").strings("repositories"), ["open/app", "team/app"]);
+    for (n, expected) in [(0, 200), (1, 200), (2, 200), (3, 404), (4, 200)] {
+        assert_eq!(get(&format!("/v2/team/app/manifests/{}", digests[n])).status, expected, "{n}");
+    }
+    assert_eq!(get(&format!("/v2/team/app/blobs/{}", sha256(&layers[1]))).body, layers[1]);
+    assert_eq!(get(&format!("/v2/team/app/blobs/{}", sha256(&layers[4]))).status, 404);
+    let wanted = site.registry.wanted(10).unwrap();
+    assert_eq!((wanted.len(), wanted[0].images.as_slice()), (1, ["team/app:v4".to_owned()].as_slice()));
+    let shown = outport(&site.path(""), &["repo", "show", "open/app", "--json"], "");
+    assert!(said(&shown).contains("\"private\":false"), "{shown:?}");
+}
+
+#[test]
+fn a_rebuild_beside_a_server_or_without_blobs_is_refused() {
+    let site = Site::new();
+    let beside = outport(&site.path(""), &["rebuild"], "");
+    assert!(complained(&beside).contains("stop it first"), "{beside:?}");
+    let empty = tempfile::tempdir().unwrap();
+    let nothing = outport(empty.path(), &["rebuild"], "");
+    assert!(complained(&nothing).contains("no blobs"), "{nothing:?}");
+}
