@@ -280,10 +280,13 @@ pub fn manifest_by_tag(tx: &Connection, repo: &RepoName, tag: &Tag) -> Result<Op
         .optional()?)
 }
 
-/// A manifest's bytes, its repository, and whether it is an image rather than an index.
-pub fn manifest_content(tx: &Connection, id: i64) -> Result<(Vec<u8>, i64, bool)> {
+/// A manifest's bytes, its repository's UUID, and whether it is an image rather than an index.
+pub fn manifest_content(tx: &Connection, id: i64) -> Result<(Vec<u8>, String, bool)> {
     Ok(tx
-        .prepare_cached("SELECT body, repo, config IS NOT NULL FROM manifest WHERE id = ?1")?
+        .prepare_cached(
+            "SELECT m.body, r.uuid, m.config IS NOT NULL FROM manifest AS m JOIN repo AS r ON r.id = m.repo
+             WHERE m.id = ?1",
+        )?
         .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
 }
 

@@ -150,9 +150,9 @@ pub fn repos_found(
 }
 
 /// Counts pulls of a repository, if it is still there.
-pub fn repo_add_pulls(tx: &Connection, id: i64, pulls: u64) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET pulls = pulls + ?2 WHERE id = ?1")?
-        .execute(params![id, size_value(pulls)])?;
+pub fn repo_add_pulls(tx: &Connection, uuid: &str, pulls: u64) -> Result<()> {
+    tx.prepare_cached("UPDATE repo SET pulls = pulls + ?2 WHERE uuid = ?1")?
+        .execute(params![uuid, size_value(pulls)])?;
     Ok(())
 }
 
