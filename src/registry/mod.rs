@@ -46,7 +46,7 @@ pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
-pub use images::{BlobPart, ImageParts, ImageRow, TAG_COLOR_MAX, TagLine};
+pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
@@ -497,9 +497,9 @@ impl Registry {
                     Ok(())
                 }
                 Reference::Digest(digest) => {
-                    let key =
-                        sql::manifest_by_digest(tx, &repo, digest)?.ok_or(Kind::NotFound(Thing::Manifest))?;
-                    sql::manifest_delete(tx, key.id)
+                    // Also one that is damaged and answered as absent: it can be got rid of.
+                    let id = sql::manifest_id(tx, &repo, digest)?.ok_or(Kind::NotFound(Thing::Manifest))?;
+                    sql::manifest_delete(tx, id)
                 }
             }
         })

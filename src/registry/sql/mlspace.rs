@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::content::{CONTENT_SUM, PATTERNS_READ};
 use super::repos::{labels_column, namespace_reads};
-use super::{digest_column, size_column, size_value, uuid};
+use super::{digest_column, digest_or_null, size_column, size_value, uuid};
 use crate::error::Result;
 use crate::names::{RepoName, Tag};
 use crate::registry::mlspace::{About, Image, ImageTag, Workspace};
@@ -103,7 +103,6 @@ const LISTED: &str = "m.live AND (EXISTS (SELECT 1 FROM tag WHERE manifest = m.i
       WHERE c.digest = m.digest AND p.repo = m.repo))";
 
 fn to_image(row: &Row) -> rusqlite::Result<Image> {
-    let config: Option<String> = row.get(9)?;
     Ok(Image {
         id: row.get(0)?,
         repo_id: row.get(1)?,
@@ -114,7 +113,7 @@ fn to_image(row: &Row) -> rusqlite::Result<Image> {
         bytes: size_column(row, 6)?,
         content_bytes: size_column(row, 7)?,
         pushed_us: row.get(8)?,
-        config: config.map(|_| digest_column(row, 9)).transpose()?,
+        config: digest_or_null(row, 9)?,
         tags: Vec::new(),
         about: About::Platforms(Vec::new()),
     })
