@@ -20,11 +20,14 @@ mod index_v1;
 mod layers;
 mod lists;
 mod manifests;
+mod matrix;
 mod mlspace;
 mod pulls;
+mod revocation;
 mod scrub;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 mod tables;
 mod tokens;
+mod trespass;
 mod uploads;
