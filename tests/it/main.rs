@@ -19,6 +19,7 @@ mod layers;
 mod lists;
 mod manifests;
 mod mlspace;
+mod openapi;
 mod pulls;
 mod tables;
 mod tokens;
