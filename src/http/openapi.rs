@@ -19,11 +19,10 @@
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
+use super::reply::JSON;
 use super::route::{DIALECTS, Dialect, Needs, Route};
 use crate::error::{Kind, Thing};
 
@@ -35,51 +34,21 @@ pub fn document() -> Bytes {
     DOCUMENT.get_or_init(|| build().to_string().into()).clone()
 }
 
-#[derive(Deserialize)]
-struct Source {
-    dialects: HashMap<String, Told>,
-    #[serde(flatten)]
-    document: Map<String, Value>,
-}
-
-/// What the file says of a dialect.
-#[derive(Deserialize)]
-struct Told {
-    description: String,
-    /// What credentials it takes where a row needs some.
-    security: Value,
-    /// The bodies of refusals by status; "" is all others.
-    refusals: HashMap<String, Value>,
-    operations: HashMap<String, Operation>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(default)]
-struct Operation {
-    parameters: Vec<Value>,
-    responses: Map<String, Value>,
-    errors: BTreeSet<u16>,
-    fields: Option<Value>,
-    optional_fields: Option<Value>,
-    page: Option<String>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
 /// A row at one of its paths.
 struct Row<'a> {
     dialect: &'a Dialect,
-    told: &'a Told,
+    /// What the file says of the dialect.
+    told: &'a Value,
     route: &'a Route,
     path: &'a str,
     id: String,
-    said: &'a Operation,
 }
 
 fn build() -> Value {
-    let Source { dialects, mut document } =
+    let mut document: Value =
         serde_json::from_str(SOURCE).expect("the file is part of this program, and tests read it");
-    let mut components = document.remove("components").unwrap_or_default();
+    let dialects = document["dialects"].take();
+    let mut components = document["components"].take();
     type WriteOut = fn(&mut Value);
     let sections: [(&str, WriteOut); 5] = [
         ("parameters", parameter),
@@ -89,41 +58,48 @@ fn build() -> Value {
         ("schemas", schema),
     ];
     for (section, write_out) in sections {
-        components[section].as_object_mut().into_iter().flat_map(Map::values_mut).for_each(write_out);
+        each(&mut components[section], write_out);
     }
 
     let (mut paths, mut tags) = (json!({}), Vec::new());
     for dialect in DIALECTS {
-        let Some(told) = dialects.get(dialect.name) else { continue };
-        tags.push(json!({"name": dialect.name, "description": told.description}));
-        let mut turns = HashMap::new();
+        let told = &dialects[dialect.name];
+        tags.push(json!({"name": dialect.name, "description": told["description"]}));
+        let mut before = Vec::new();
         for route in dialect.routes {
-            let said = |key: &str| told.operations.get(key);
-            let own = said(&format!("{} {}", route.handler, route.path)).or(said(route.handler));
+            let said = |key: &str| told["operations"].get(key).cloned();
+            let own = said(&format!("{} {}", route.handler, route.path)).or_else(|| said(route.handler));
             let head = said(&format!("HEAD {}", route.handler));
             for path in paths_of(route.path) {
-                let turn = *turns.entry(route.handler).and_modify(|turn| *turn += 1).or_insert(1);
-                let id = match turn {
-                    1 => format!("{}_{}", dialect.name, route.handler),
-                    turn => format!("{}_{}_{turn}", dialect.name, route.handler),
-                };
-                let described = [(route.method, own, id.clone()), ("HEAD", head, format!("{id}_head"))];
+                before.push(route.handler);
+                let mut id = format!("{}_{}", dialect.name, route.handler);
+                match before.iter().filter(|handler| **handler == route.handler).count() {
+                    1 => {}
+                    times => id += &format!("_{times}"),
+                }
+                let described = [(route.method, &own, id.clone()), ("HEAD", &head, id + "_head")];
                 for (method, said, id) in described {
-                    let Some(said) = said else { continue };
-                    let row = Row { dialect, told, route, path: &path, id, said };
-                    paths[&path][method.to_ascii_lowercase()] = row.operation(&mut components);
+                    if let Some(Value::Object(said)) = said {
+                        let row = Row { dialect, told, route, path: &path, id };
+                        paths[&path][method.to_ascii_lowercase()] =
+                            row.operation(said.clone(), &mut components);
+                    }
                 }
             }
         }
     }
 
-    let mut info = document.remove("info").unwrap_or_default();
-    let paragraphs = info["description"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    info["description"] = paragraphs.collect::<Vec<_>>().join("\n\n").into();
+    let info = &mut document["info"];
+    let paragraphs: Vec<&str> = list(&info["description"]).iter().filter_map(Value::as_str).collect();
+    info["description"] = paragraphs.join("\n\n").into();
     info["version"] = env!("CARGO_PKG_VERSION").into();
-    let parts = [("info", info), ("tags", tags.into()), ("paths", paths), ("components", components)];
-    document.extend(parts.map(|(name, part)| (name.to_owned(), part)));
-    document.into()
+    document["tags"] = tags.into();
+    document["paths"] = paths;
+    document["components"] = components;
+    if let Value::Object(parts) = &mut document {
+        parts.remove("dialects");
+    }
+    document
 }
 
 /// A row's path as OpenAPI writes it: with the slash that is optional, and, since a parameter
@@ -137,60 +113,55 @@ fn paths_of(path: &str) -> Vec<String> {
 }
 
 impl Row<'_> {
-    fn operation(&self, components: &mut Value) -> Value {
-        let said = self.said.clone();
-        let mut operation = said.rest;
-        for (fields, required) in [(said.fields, true), (said.optional_fields, false)] {
-            let Some(fields) = fields else { continue };
+    fn operation(&self, mut said: Map<String, Value>, components: &mut Value) -> Value {
+        for (key, required) in [("fields", true), ("optional_fields", false)] {
+            let Some(fields) = said.remove(key) else { continue };
             let media = json!({"schema": fields});
-            let content = json!({
-                "application/json": media,
-                "application/x-www-form-urlencoded": media,
-                "multipart/form-data": media,
-            });
-            operation.insert("requestBody".into(), json!({"required": required, "content": content}));
+            let mut taken = json!({"required": required, "content": {}});
+            for media_type in [JSON, "application/x-www-form-urlencoded", "multipart/form-data"] {
+                taken["content"][media_type].clone_from(&media);
+            }
+            said.insert("requestBody".into(), taken);
         }
-        if let Some(taken) = operation.get_mut("requestBody") {
-            body(taken);
-        }
+        let has_body = said.get_mut("requestBody").map(body).is_some();
+        let page = said.remove("page");
+        let errors = said.remove("errors").unwrap_or_default();
 
+        let mut operation = Value::Object(said);
         let mut parameters = self.path_parameters(&components["parameters"]);
-        parameters.extend(said.parameters);
+        parameters.extend_from_slice(list(&operation["parameters"]));
         parameters.iter_mut().for_each(parameter);
-        if !parameters.is_empty() {
-            operation.insert("parameters".into(), parameters.into());
-        }
+        operation["parameters"] = parameters.into();
 
-        let mut responses = said.responses;
-        if let Some(item) = said.page {
+        let responses = &mut operation["responses"];
+        if let Some(item) = page {
             let page = json!({"$ref": "HubPage", "properties": {"results": {"items": item}}});
-            responses.insert("200".into(), json!({"description": "A page of them.", "json": page}));
+            responses["200"] = json!({"description": "A page of them.", "json": page});
         }
-        responses.values_mut().for_each(response);
-        let kinds = kinds_before(self.route, operation.contains_key("requestBody"));
-        let statuses = kinds.into_iter().map(|kind| (self.dialect.code)(kind).0).chain(said.errors);
+        each(responses, response);
+        let mut statuses: Vec<String> = list(&errors).iter().map(Value::to_string).collect();
+        let kinds = kinds_before(self.route, has_body);
+        statuses.extend(kinds.into_iter().map(|kind| (self.dialect.code)(kind).0.to_string()));
         for status in statuses {
-            if responses.contains_key(&status.to_string()) {
+            if responses.get(&status).is_some() {
                 continue;
             }
             let name = format!("{}.{status}", self.dialect.name);
             let shared = &mut components["responses"][&name];
             if shared.is_null() {
-                *shared = refusal(self.told, status);
+                *shared = refusal(self.told, &status);
             }
-            let mut named = name.into();
-            response(&mut named);
-            responses.insert(status.to_string(), named);
+            responses[&status] = name.into();
+            response(&mut responses[&status]);
         }
-        operation.insert("responses".into(), responses.into());
 
-        if self.route.needs != Needs::Nobody {
-            operation.entry("security").or_insert_with(|| self.told.security.clone());
+        if self.route.needs != Needs::Nobody && operation["security"].is_null() {
+            operation["security"].clone_from(&self.told["security"]);
         }
-        operation.insert("operationId".into(), self.id.as_str().into());
-        operation.insert("tags".into(), json!([self.dialect.name]));
-        operation.insert("x-needs".into(), format!("{:?}", self.route.needs).into());
-        operation.into()
+        operation["operationId"] = self.id.as_str().into();
+        operation["tags"] = json!([self.dialect.name]);
+        operation["x-needs"] = format!("{:?}", self.route.needs).into();
+        operation
     }
 
     /// Names of what stands for the path's `{x}`: a dialect may have an `x` of its own.
@@ -226,66 +197,72 @@ fn kinds_before(route: &Route, has_body: bool) -> Vec<Kind> {
 }
 
 /// How a dialect says no with this status.
-fn refusal(told: &Told, status: u16) -> Value {
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+fn refusal(told: &Value, status: &str) -> Value {
+    let reason = StatusCode::from_bytes(status.as_bytes()).ok().and_then(|status| status.canonical_reason());
     let mut headers = json!({"X-Request-Id": "X-Request-Id"});
     match status {
-        401 => headers["WWW-Authenticate"] = "WWW-Authenticate".into(),
-        429 => headers["Retry-After"] = "Retry-After".into(),
+        "401" => headers["WWW-Authenticate"] = "WWW-Authenticate".into(),
+        "429" => headers["Retry-After"] = "Retry-After".into(),
         _ => {}
     }
-    let body = told.refusals.get(&status.to_string()).or(told.refusals.get(""));
+    // The bodies of refusals by status; "" is all others.
+    let bodies = &told["refusals"];
+    let body = bodies.get(status).unwrap_or(&bodies[""]);
     let mut value = json!({"description": reason, "headers": headers, "json": body});
     response(&mut value);
     value
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn each(value: &mut Value, act: fn(&mut Value)) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(act),
+        Value::Array(items) => items.iter_mut().for_each(act),
+        _ => {}
+    }
 }
 
 // The shorter hand, written out.
 
 fn schema(value: &mut Value) {
     match value {
+        Value::String(name) if name.ends_with('?') => {
+            name.pop();
+            *value = json!({"anyOf": [name, "null"]});
+        }
         Value::String(name) => {
-            *value = match name.strip_suffix('?') {
-                Some(name) => json!({"anyOf": [name, "null"]}),
-                None if name.starts_with(|c: char| c.is_ascii_uppercase()) => json!({"$ref": name}),
-                None => json!({"type": name}),
-            };
-            // One of these may hold another.
-            if value.get("type").is_none() {
-                schema(value);
-            }
+            let key = if name.starts_with(|c: char| c.is_ascii_uppercase()) { "$ref" } else { "type" };
+            *value = json!({key: name});
         }
-        Value::Array(items) => {
-            *value = json!({"type": "array", "items": items.first()});
-            schema(value);
+        Value::Array(items) => *value = json!({"type": "array", "items": items.first()}),
+        _ => {}
+    }
+    if let Some(Value::String(name)) = value.get_mut("$ref") {
+        name.insert_str(0, "#/components/schemas/");
+    }
+    let Value::Object(fields) = value else { return };
+    for (key, required) in [("all", true), ("some", false)] {
+        let Some(Value::Object(properties)) = fields.remove(key) else { continue };
+        if required {
+            fields.insert("required".into(), properties.keys().cloned().collect());
         }
-        Value::Object(fields) => {
-            if let Some(Value::String(name)) = fields.get_mut("$ref") {
-                *name = format!("#/components/schemas/{name}");
-            }
-            let (all, some) = (fields.remove("all"), fields.remove("some"));
-            if all.is_some() || some.is_some() {
-                let mut properties = Map::new();
-                if let Some(Value::Object(all)) = all {
-                    fields.insert("required".into(), all.keys().cloned().collect());
-                    properties.extend(all);
-                }
-                if let Some(Value::Object(some)) = some {
-                    properties.extend(some);
-                }
-                fields.insert("type".into(), "object".into());
+        fields.insert("type".into(), "object".into());
+        match fields.get_mut("properties") {
+            Some(Value::Object(others)) => others.extend(properties),
+            _ => {
                 fields.insert("properties".into(), properties.into());
             }
-            for (key, within) in fields {
-                match (key.as_str(), within) {
-                    ("items" | "additionalProperties" | "not", within) => schema(within),
-                    ("anyOf", Value::Array(among)) => among.iter_mut().for_each(schema),
-                    ("properties", Value::Object(each)) => each.values_mut().for_each(schema),
-                    _ => {}
-                }
-            }
         }
-        _ => {}
+    }
+    for (key, within) in fields {
+        match key.as_str() {
+            "items" | "additionalProperties" | "not" => schema(within),
+            "anyOf" | "properties" => each(within, schema),
+            _ => {}
+        }
     }
 }
 
@@ -315,21 +292,17 @@ fn body(value: &mut Value) {
 }
 
 fn response(value: &mut Value) {
-    if is_named(value, "responses") {
-        return;
-    }
-    content(value);
-    if let Some(Value::Object(headers)) = value.get_mut("headers") {
-        headers.values_mut().for_each(header);
+    if !is_named(value, "responses") {
+        content(value);
+        value.get_mut("headers").into_iter().for_each(|headers| each(headers, header));
     }
 }
 
 fn content(value: &mut Value) {
     let Value::Object(fields) = value else { return };
     if let Some(json) = fields.remove("json") {
-        fields.insert("content".into(), json!({"application/json": {"schema": json}}));
+        fields.insert("content".into(), json!({JSON: {"schema": json}}));
     }
-    if let Some(Value::Object(types)) = fields.get_mut("content") {
-        types.values_mut().filter_map(|media| media.get_mut("schema")).for_each(schema);
-    }
+    let media = |media: &mut Value| media.get_mut("schema").into_iter().for_each(schema);
+    fields.get_mut("content").into_iter().for_each(|types| each(types, media));
 }
