@@ -130,6 +130,7 @@ impl Row<'_> {
         let mut operation = Value::Object(said);
         let mut parameters = self.path_parameters(&components["parameters"]);
         parameters.extend_from_slice(list(&operation["parameters"]));
+        parameters.extend_from_slice(list(&self.told["parameters"]));
         parameters.iter_mut().for_each(parameter);
         operation["parameters"] = parameters.into();
 

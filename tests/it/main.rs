@@ -12,6 +12,7 @@ mod across;
 mod auth;
 mod binary;
 mod damage;
+mod gc;
 mod hostile;
 mod hub;
 mod index_v1;
@@ -21,6 +22,9 @@ mod manifests;
 mod mlspace;
 mod openapi;
 mod pulls;
+mod scrub;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 mod tables;
 mod tokens;
 mod uploads;
