@@ -20,6 +20,7 @@
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use super::reply::JSON;
@@ -31,7 +32,7 @@ const SOURCE: &str = include_str!("openapi.json");
 /// The document. Made when it is first asked for.
 pub fn document() -> Bytes {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
-    DOCUMENT.get_or_init(|| build().to_string().into()).clone()
+    DOCUMENT.get_or_init(|| build().into()).clone()
 }
 
 /// A row at one of its paths.
@@ -44,7 +45,8 @@ struct Row<'a> {
     id: String,
 }
 
-fn build() -> Value {
+/// Written operation by operation: as values, all of them would take megabytes.
+fn build() -> String {
     let mut document: Value =
         serde_json::from_str(SOURCE).expect("the file is part of this program, and tests read it");
     let dialects = document["dialects"].take();
@@ -61,32 +63,11 @@ fn build() -> Value {
         each(&mut components[section], write_out);
     }
 
-    let (mut paths, mut tags) = (json!({}), Vec::new());
+    let (mut paths, mut tags) = (BTreeMap::new(), Vec::new());
     for dialect in DIALECTS {
         let told = &dialects[dialect.name];
         tags.push(json!({"name": dialect.name, "description": told["description"]}));
-        let mut before = Vec::new();
-        for route in dialect.routes {
-            let said = |key: &str| told["operations"].get(key).cloned();
-            let own = said(&format!("{} {}", route.handler, route.path)).or_else(|| said(route.handler));
-            let head = said(&format!("HEAD {}", route.handler));
-            for path in paths_of(route.path) {
-                before.push(route.handler);
-                let mut id = format!("{}_{}", dialect.name, route.handler);
-                match before.iter().filter(|handler| **handler == route.handler).count() {
-                    1 => {}
-                    times => id += &format!("_{times}"),
-                }
-                let described = [(route.method, &own, id.clone()), ("HEAD", &head, id + "_head")];
-                for (method, said, id) in described {
-                    if let Some(Value::Object(said)) = said {
-                        let row = Row { dialect, told, route, path: &path, id };
-                        paths[&path][method.to_ascii_lowercase()] =
-                            row.operation(said.clone(), &mut components);
-                    }
-                }
-            }
-        }
+        add_rows(dialect, told, &mut components, &mut paths);
     }
 
     let info = &mut document["info"];
@@ -94,12 +75,44 @@ fn build() -> Value {
     info["description"] = paragraphs.join("\n\n").into();
     info["version"] = env!("CARGO_PKG_VERSION").into();
     document["tags"] = tags.into();
-    document["paths"] = paths;
     document["components"] = components;
     if let Value::Object(parts) = &mut document {
         parts.remove("dialects");
     }
-    document
+    let mut text = document.to_string();
+    // Into its braces.
+    text.pop();
+    text += ",\"paths\":{";
+    let items = paths.iter().map(|(path, item)| format!("{}:{{{item}}}", Value::from(path.as_str())));
+    text += &items.collect::<Vec<_>>().join(",");
+    text + "}}"
+}
+
+/// Adds a dialect's operations to `paths`, which holds what stands between each path's braces,
+/// and to `components` what they refer to.
+fn add_rows(dialect: &Dialect, told: &Value, components: &mut Value, paths: &mut BTreeMap<String, String>) {
+    let mut before = Vec::new();
+    for route in dialect.routes {
+        let said = |key: &str| told["operations"][key].as_object();
+        let own = said(&format!("{} {}", route.handler, route.path)).or_else(|| said(route.handler));
+        let head = said(&format!("HEAD {}", route.handler));
+        for path in paths_of(route.path) {
+            before.push(route.handler);
+            let mut id = format!("{}_{}", dialect.name, route.handler);
+            match before.iter().filter(|handler| **handler == route.handler).count() {
+                1 => {}
+                times => id += &format!("_{times}"),
+            }
+            for (method, said, id) in [(route.method, own, id.clone()), ("HEAD", head, id + "_head")] {
+                let Some(said) = said else { continue };
+                let row = Row { dialect, told, route, path: &path, id };
+                let operation = row.operation(said.clone(), components);
+                let item = paths.entry(path.clone()).or_default();
+                let comma = if item.is_empty() { "" } else { "," };
+                *item += &format!("{comma}\"{}\":{operation}", method.to_ascii_lowercase());
+            }
+        }
+    }
 }
 
 /// A row's path as OpenAPI writes it: with the slash that is optional, and, since a parameter
