@@ -26,13 +26,19 @@ use std::sync::OnceLock;
 use super::reply::JSON;
 use super::route::{DIALECTS, Dialect, Needs, Route};
 use crate::error::{Kind, Thing};
+use crate::memory;
 
 const SOURCE: &str = include_str!("openapi.json");
 
 /// The document. Made when it is first asked for.
 pub fn document() -> Bytes {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
-    DOCUMENT.get_or_init(|| build().into()).clone()
+    let make = || {
+        let text = build();
+        memory::give_back();
+        text.into()
+    };
+    DOCUMENT.get_or_init(make).clone()
 }
 
 /// A row at one of its paths.
