@@ -103,6 +103,8 @@ fn lists_that_do_not_parse_change_nothing() {
     for bad in ["{}", "\"\"", "5", "null", "[5]", "[null]", "[{}]", "[{\"id\":5}]", "[{\"id\":null}]"] {
         says(&put(bad), 400, json!({"error": "Invalid data"}));
     }
+    // A list of an image's fields is no image.
+    says(&put(&format!(r#"[["{ID}",null]]"#)), 400, json!({"error": "Invalid data"}));
     let long = format!(r#"[{{"id":"{ID}","checksum":"{}"}}]"#, "x".repeat(257));
     let wrong = format!(r#"[{{"id":"{ID}","checksum":["x"]}}]"#);
     for bad in
