@@ -183,6 +183,8 @@ pub fn fit_path(pattern: &'static str, path: &str) -> Option<Params> {
         let part = has.get(at..at + take)?;
         at += take;
         match want.strip_prefix('{').and_then(|want| want.strip_suffix('}')) {
+            // Nothing has no name: `/v2/a/blobs/uploads/` is where uploads begin, and none of them.
+            Some(_) if part == [""] => return None,
             Some(name) => {
                 let decoded: Vec<_> = part.iter().map(|segment| decode(segment)).collect();
                 params.0.push((name.trim_end_matches('*'), decoded.join("/")));
@@ -388,6 +390,14 @@ mod tests {
             Some(vec!["a%2f..%2fb".into(), "sha256:ab".into()])
         );
         assert_eq!(values(manifest, "/v2/a/manifests/%ff"), Some(vec!["a".into(), "\u{fffd}".into()]));
+    }
+
+    #[test]
+    fn no_value_is_empty() {
+        assert_eq!(values("/v2/{name*}/blobs/uploads/{upload}", "/v2/a/blobs/uploads/"), None);
+        assert_eq!(values("/v2/{name*}/tags/list", "/v2//tags/list"), None);
+        assert_eq!(values("/v1/users/{user}[/]", "/v1/users//"), None);
+        assert_eq!(values("/v2/{name*}/tags/list", "/v2/a//b/tags/list"), Some(vec!["a//b".into()]));
     }
 
     #[test]

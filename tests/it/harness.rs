@@ -1,6 +1,7 @@
 //! A registry of a test's own, served on a free port of loopback, and a client that
 //! says exactly what it is told to.
 
+use crate::openapi;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outport::http::{App, Options, Server};
@@ -390,10 +391,13 @@ impl Ask {
         bytes
     }
 
+    /// What comes back, which must be as the OpenAPI document says.
     pub fn send(self) -> Answer {
-        let (address, is_head) = (self.address, self.method == "HEAD");
+        let (address, method, target) = (self.address, self.method.clone(), self.target.clone());
         let bytes = raw(address, &self.bytes());
-        Answer::read(&bytes, is_head).0
+        let answer = Answer::read(&bytes, method == "HEAD").0;
+        openapi::check(&method, &target, &answer);
+        answer
     }
 }
 

@@ -22,6 +22,7 @@ mod lists;
 mod manifests;
 mod matrix;
 mod mlspace;
+mod openapi;
 mod pulls;
 mod revocation;
 mod scrub;

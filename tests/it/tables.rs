@@ -28,6 +28,10 @@ fn a_wrong_method_is_told_which_ones_there_are() {
     let answer = site.ask("POST", "/v2/a/b/tags/list").send();
     answer.is(405, "UNSUPPORTED");
     assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+    // Where uploads begin is none of them.
+    let answer = site.get("/v2/a/b/blobs/uploads/");
+    answer.is(405, "UNSUPPORTED");
+    assert_eq!(answer.header("allow"), Some("POST"));
     let nowhere = site.get("/nowhere");
     assert_eq!(nowhere.status, 404);
     assert!(nowhere.json()["error"].is_string());
