@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::Clock;
 use super::blobs::{Blobs, Shelf};
-use super::sql;
+use super::{sql, vfs};
 use crate::error::{Error, Kind, Result};
 use crate::names::Digest;
 
@@ -43,6 +43,8 @@ const READERS_KEPT: usize = 4;
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Prepared statements each connection keeps: all of them.
 const STATEMENTS_KEPT: usize = 224;
+/// How often a check of pages waits for the log to be empty, which takes as many copies of it.
+const CALM_TRIES: usize = 32;
 /// How often service time is written down, at the most, and only beside another write.
 const SERVICE_TIME_EVERY_SECS: i64 = 15 * 60;
 
@@ -54,6 +56,17 @@ pub(super) struct Db {
     broken: Arc<AtomicBool>,
     clock: Clock,
     service: ServiceTime,
+}
+
+/// A stretch of the database that was checked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PagesChecked {
+    /// Pages of the whole database, counted from 1.
+    pub pages: u32,
+    /// The pages that are not as they were written.
+    pub wrong: Vec<u32>,
+    /// Where to go on; none at the end.
+    pub next: Option<u32>,
 }
 
 /// What a write closure works with: a savepoint's connection and the shelf of files.
@@ -74,7 +87,13 @@ impl Db {
         }
         let path = dir.join("registry.db");
         let mut connection = connect(&path, OpenFlags::default())?;
-        migrate(&mut connection)?;
+        let is_new = identify(&connection)?;
+        if !vfs::has_checksums(&connection)? {
+            drop(connection);
+            add_checksums(&path)?;
+            connection = connect(&path, OpenFlags::default())?;
+        }
+        migrate(&mut connection, is_new)?;
         let service = ServiceTime::open(&connection, clock)?;
 
         let (queue, waiting) = sync_channel(QUEUE_MAX);
@@ -135,6 +154,34 @@ impl Db {
         let job = Job { change: Some(change), outcome: None, reply };
         self.queue.as_ref().ok_or_else(stopped)?.send(Box::new(job)).map_err(|_| stopped())?;
         answer.recv().map_err(|_| stopped())?
+    }
+
+    /// Reads at most `count` pages of the database's file from page `from` on, which is 1 or what
+    /// the last call said, and checks them. What the log holds is copied into the file first, and
+    /// checked on its way.
+    ///
+    /// Fails if the log is damaged, and with `Unavailable` if others write, or read, without a
+    /// break. Takes 4 KiB of memory, and no write waits for it.
+    pub fn check_pages(&self, from: u32, count: u32) -> Result<PagesChecked> {
+        let mut connection = connect(&self.path, OpenFlags::default())?;
+        for _ in 0..CALM_TRIES {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(|error| {
+                let error = Error::from(error);
+                match error.kind {
+                    Kind::Internal => Kind::Internal
+                        .because("the database's log is damaged; the server's log has more")
+                        .with_cause(error),
+                    _ => error,
+                }
+            })?;
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            let pages: u32 = tx.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            let end = from.saturating_add(count).min(pages.saturating_add(1));
+            if let Some(wrong) = vfs::wrong_pages(&tx, from..end)? {
+                return Ok(PagesChecked { pages, wrong, next: (end <= pages).then_some(end) });
+            }
+        }
+        Err(Kind::Unavailable.because("the database is too busy to be checked; try again"))
     }
 
     /// Seconds in service, for a look; a write has its own.
@@ -254,7 +301,13 @@ impl Writer {
         for job in batch {
             let savepoint: Savepoint = tx.savepoint()?;
             let write = &mut Write { tx: &savepoint, shelf: &mut self.shelf, service_secs, now_us };
-            if job.run(write) {
+            let keep = job.run(write);
+            // SQLite undoes all of a transaction in which a page could not be read; what came
+            // after would be committed by itself.
+            if savepoint.is_autocommit() {
+                return Err(Kind::Internal.from_cause("the database undid the transaction"));
+            }
+            if keep {
                 savepoint.commit()?;
             }
             // A savepoint that is dropped is rolled back.
@@ -299,7 +352,7 @@ impl ServiceTime {
 
 /// A connection with the settings that durability and hostile files ask for.
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = vfs::open(path, flags)?;
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -317,18 +370,51 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the schema in a new file; refuses a file that is not ours or is from a newer Outport.
-fn migrate(connection: &mut Connection) -> Result<()> {
-    let pragma = |connection: &Connection, name: &str| -> Result<i32> {
-        Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
-    };
+fn pragma(connection: &Connection, name: &str) -> Result<i32> {
+    Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
+}
+
+/// True for a new file; refuses a file that is not ours.
+fn identify(connection: &Connection) -> Result<bool> {
     let is_new = pragma(connection, "schema_version")? == 0;
     if !is_new && pragma(connection, "application_id")? != APPLICATION_ID {
         return Err(Kind::Internal.because("registry.db in the data directory is not an Outport database"));
     }
+    Ok(is_new)
+}
+
+/// Gives the pages of a database checksums that was made before there were any.
+///
+/// All of it is written anew into the log, in one transaction, and copied from there. After a
+/// crash the log is there, or the transaction never was.
+fn add_checksums(path: &Path) -> Result<()> {
+    let connection = vfs::open(path, OpenFlags::default())?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    // Nobody may have it open meanwhile: they would write pages as they were used to.
+    connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;").map_err(
+        |error| {
+            Kind::Unavailable
+                .because("the database is of an older version and in use; stop whatever uses it")
+                .with_cause(error)
+        },
+    )?;
+    if vfs::has_checksums(&connection)? {
+        return Ok(());
+    }
+    // What is not in the log is written where it belongs before all of it is safe elsewhere.
+    connection.execute_batch("PRAGMA journal_mode = WAL;")?;
+    vfs::make_room(&connection)?;
+    connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")?;
+    tracing::info!("every page of the database has a checksum now");
+    Ok(())
+}
+
+/// Makes the schema in a new file; refuses a file that is from a newer Outport.
+fn migrate(connection: &mut Connection, is_new: bool) -> Result<()> {
     if is_new {
-        // Both must be set before the first page is written.
+        // All must be set before the first page is written.
         connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = NONE;")?;
+        vfs::make_room(connection)?;
     }
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -376,10 +462,14 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Sorted at the source, because operators act on a full disk and a read-only one.
+/// Sorted at the source, because operators act on a full disk, a read-only one and a bad one.
 impl From<rusqlite::Error> for Error {
     fn from(cause: rusqlite::Error) -> Error {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
+        let code = cause.sqlite_error().map(|error| error.extended_code);
+        if code == Some(rusqlite::ffi::SQLITE_IOERR_DATA) {
+            return Kind::Internal.because("a part of the registry's database is damaged").with_cause(cause);
+        }
         let kind = match cause.sqlite_error_code() {
             Some(DiskFull) => Kind::Full,
             Some(ReadOnly | DatabaseBusy | DatabaseLocked) => Kind::Unavailable,

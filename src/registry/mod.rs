@@ -16,6 +16,7 @@ mod repos;
 mod sql;
 mod tokens;
 mod uploads;
+mod vfs;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use db::{Db, Write};
 
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
+pub use db::PagesChecked;
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{GENERATED_PREFIX, Image, Workspace};
@@ -467,6 +469,12 @@ impl Registry {
             })?;
         }
         Ok(removed)
+    }
+
+    /// Checks pages of the database from one on: see [`PagesChecked`]. Blocks for as long as it
+    /// takes to read so many times 4 KiB. Fails if the database's log is damaged.
+    pub fn check_pages(&self, from: u32, count: u32) -> Result<PagesChecked> {
+        self.db.check_pages(from, count)
     }
 
     /// Whether pulls work: the database answers.
