@@ -471,8 +471,9 @@ impl Registry {
         Ok(removed)
     }
 
-    /// Checks pages of the database from one on: see [`PagesChecked`]. Blocks for as long as it
-    /// takes to read so many times 4 KiB. Fails if the database's log is damaged.
+    /// Reads so many pages of the database from one on, the first being 1, and says which are not
+    /// as they were written. Fails if the database's log is damaged, or with `Unavailable` while it
+    /// is never at rest. Blocks for as long as it takes to read so many times 4 KiB.
     pub fn check_pages(&self, from: u32, count: u32) -> Result<PagesChecked> {
         self.db.check_pages(from, count)
     }

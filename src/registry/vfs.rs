@@ -15,6 +15,9 @@
 //! whole page as it was some time ago (a write the disk has lost), and damage to memory, which
 //! the index of the log (`registry.db-shm`) is; it is made anew when nobody has it open.
 //!
+//! After a crash SQLite reads the log up to the first frame that is wrong. If that cuts off what was
+//! acknowledged, the log says so.
+//!
 //! Whoever writes to the database without this VFS leaves pages whose checksums are wrong.
 
 #![expect(unsafe_code, reason = "SQLite is given functions, and calls them with pointers")]
@@ -28,8 +31,8 @@ use std::sync::OnceLock;
 
 use crate::error::{Kind, Result};
 
-/// What this VFS is called when a connection is opened.
-pub(super) const NAME: &CStr = c"outport";
+/// What SQLite knows this VFS by.
+const NAME: &CStr = c"outport";
 
 /// Bytes of a page. Fixed when a database is made.
 const PAGE: usize = 4096;
@@ -100,7 +103,7 @@ pub(super) fn wrong_pages(connection: &Connection, pages: Range<u32>) -> Result<
         }
         let mut page = [0; PAGE];
         let mut is_wrong = |number: &u32| {
-            let offset = (i64::from(*number) - 1) * PAGE as i64;
+            let offset = (u64::from(*number) - 1) * PAGE as u64;
             *number != LOCK_PAGE && database.read(file, &mut page, offset) != ffi::SQLITE_OK
         };
         Some(pages.filter(|number| is_wrong(number)).collect())
@@ -128,10 +131,10 @@ fn with_database<T>(connection: &Connection, work: impl FnOnce(&mut Database, &F
         let out = (&raw mut file).cast();
         checked(ffi::sqlite3_file_control(handle, main, ffi::SQLITE_FCNTL_FILE_POINTER, out))?;
     }
-    // SAFETY: SQLite gave out its VFS and its file; the latter is ours if the former is.
+    // SAFETY: SQLite gave out its VFS, which has a name, and its file, which is ours if the VFS is.
     let role = unsafe {
-        let ours = !vfs.is_null() && (*vfs).zName == NAME.as_ptr();
-        if ours && !file.is_null() && !(*file).pMethods.is_null() { Some(parts(file)) } else { None }
+        let is_ours = !vfs.is_null() && CStr::from_ptr((*vfs).zName) == NAME;
+        if is_ours && !file.is_null() && !(*file).pMethods.is_null() { Some(parts(file)) } else { None }
     };
     match role {
         Some((Role::Database(database), file)) => Ok(work(database, &file)),
@@ -148,34 +151,34 @@ struct File {
 }
 
 impl File {
-    fn read(&self, out: &mut [u8], offset: i64) -> c_int {
+    fn read(&self, out: &mut [u8], offset: u64) -> c_int {
         let Ok(bytes) = c_int::try_from(out.len()) else { return ffi::SQLITE_IOERR_READ };
         // SAFETY: the file is open, these are its functions, and `out` has so many bytes.
         unsafe {
             match (*self.methods).xRead {
-                Some(read) => read(self.file, out.as_mut_ptr().cast(), bytes, offset),
+                Some(read) => read(self.file, out.as_mut_ptr().cast(), bytes, offset.cast_signed()),
                 None => ffi::SQLITE_IOERR_READ,
             }
         }
     }
 
-    fn write(&self, data: &[u8], offset: i64) -> c_int {
+    fn write(&self, data: &[u8], offset: u64) -> c_int {
         let Ok(bytes) = c_int::try_from(data.len()) else { return ffi::SQLITE_IOERR_WRITE };
         // SAFETY: the file is open, these are its functions, and `data` has so many bytes.
         unsafe {
             match (*self.methods).xWrite {
-                Some(write) => write(self.file, data.as_ptr().cast(), bytes, offset),
+                Some(write) => write(self.file, data.as_ptr().cast(), bytes, offset.cast_signed()),
                 None => ffi::SQLITE_IOERR_WRITE,
             }
         }
     }
 
     /// Bytes of the file; 0 if it cannot say.
-    fn len(&self) -> i64 {
+    fn len(&self) -> u64 {
         let mut bytes = 0;
         // SAFETY: the file is open, these are its functions, and one integer is written.
         let outcome = unsafe { (*self.methods).xFileSize.map(|size| size(self.file, &raw mut bytes)) };
-        if outcome == Some(ffi::SQLITE_OK) { bytes } else { 0 }
+        if outcome == Some(ffi::SQLITE_OK) { u64::try_from(bytes).unwrap_or(0) } else { 0 }
     }
 }
 
@@ -195,7 +198,7 @@ impl Database {
         Database { has_checksums: !(is_whole && is_without_room(&page)), read_lock: None }
     }
 
-    fn read(&mut self, file: &File, out: &mut [u8], offset: i64) -> c_int {
+    fn read(&mut self, file: &File, out: &mut [u8], offset: u64) -> c_int {
         let outcome = file.read(out, offset);
         // After a short read the rest is zeros, and SQLite would take them for a page.
         let is_short = outcome == ffi::SQLITE_IOERR_SHORT_READ;
@@ -217,7 +220,7 @@ impl Database {
         }
     }
 
-    fn write(&mut self, file: &File, data: &[u8], offset: i64) -> c_int {
+    fn write(&mut self, file: &File, data: &[u8], offset: u64) -> c_int {
         let number = number_at(offset);
         let has_room = number != Some(1) || data.get(ROOM_AT) == Some(&ROOM);
         self.has_checksums |= number == Some(1) && has_room;
@@ -242,9 +245,9 @@ impl Database {
 }
 
 /// The page that begins at a byte of the file.
-fn number_at(offset: i64) -> Option<u32> {
-    let page = PAGE as i64;
-    if offset % page == 0 { u32::try_from(offset / page + 1).ok() } else { None }
+fn number_at(offset: u64) -> Option<u32> {
+    let page = PAGE as u64;
+    if offset.is_multiple_of(page) { u32::try_from(offset / page + 1).ok() } else { None }
 }
 
 /// Sets a page's number and checksum. The number too is covered, and tells where a page
@@ -286,7 +289,7 @@ struct Log {
 }
 
 impl Log {
-    fn read(&mut self, file: &File, out: &mut [u8], offset: i64) -> c_int {
+    fn read(&mut self, file: &File, out: &mut [u8], offset: u64) -> c_int {
         match (frame_at(offset), out.len()) {
             (Some((number, FRAME_HEAD)), PAGE) => self.read_page(file, out, number),
             (Some((number, 0)), FRAME) => self.read_frame(file, out, number),
@@ -339,7 +342,7 @@ impl Log {
         ffi::SQLITE_OK
     }
 
-    fn write(&mut self, file: &File, data: &[u8], offset: i64) -> c_int {
+    fn write(&mut self, file: &File, data: &[u8], offset: u64) -> c_int {
         match (frame_at(offset), data.len()) {
             (Some((number, 0)), FRAME_HEAD) => self.begun = Some(number),
             (Some((number, FRAME_HEAD)), PAGE) => {
@@ -379,13 +382,13 @@ fn wrong_frame(frame: u32) -> c_int {
 }
 
 /// The frame that a byte of the log is in, counted from 1, and the byte's place there.
-fn frame_at(offset: i64) -> Option<(u32, usize)> {
-    let offset = usize::try_from(offset).ok()?.checked_sub(LOG_HEAD)?;
-    Some((u32::try_from(offset / FRAME + 1).ok()?, offset % FRAME))
+fn frame_at(offset: u64) -> Option<(u32, usize)> {
+    let (offset, frame) = (offset.checked_sub(LOG_HEAD as u64)?, FRAME as u64);
+    Some((u32::try_from(offset / frame + 1).ok()?, usize::try_from(offset % frame).ok()?))
 }
 
-fn frame_offset(number: u32) -> i64 {
-    LOG_HEAD as i64 + (i64::from(number) - 1) * FRAME as i64
+fn frame_offset(number: u32) -> u64 {
+    LOG_HEAD as u64 + (u64::from(number) - 1) * FRAME as u64
 }
 
 struct Frame {
@@ -411,7 +414,7 @@ impl Frame {
         let mut last = [0; FRAME_SUM.end - FRAME_SUM.start];
         match number {
             1 => last.copy_from_slice(&head[LOG_SUM]),
-            _ => read_some(file, &mut last, frame_offset(number - 1) + FRAME_SUM.start as i64)?,
+            _ => read_some(file, &mut last, frame_offset(number - 1) + FRAME_SUM.start as u64)?,
         }
         let mut bytes = [0; FRAME];
         read_some(file, &mut bytes, frame_offset(number))?;
@@ -423,7 +426,7 @@ impl Frame {
 }
 
 /// Reads; what lies behind the end of the file is zeros.
-fn read_some(file: &File, out: &mut [u8], offset: i64) -> std::result::Result<(), c_int> {
+fn read_some(file: &File, out: &mut [u8], offset: u64) -> std::result::Result<(), c_int> {
     match file.read(out, offset) {
         ffi::SQLITE_OK | ffi::SQLITE_IOERR_SHORT_READ => Ok(()),
         code => Err(code),
@@ -472,12 +475,12 @@ fn has_commit_after(file: &File, frame: u32) -> std::result::Result<bool, c_int>
     salts.copy_from_slice(&head[LOG_SALTS]);
     if frame == 0 {
         let mut theirs = salts;
-        read_some(file, &mut theirs, frame_offset(1) + SALTS.start as i64)?;
+        read_some(file, &mut theirs, frame_offset(1) + SALTS.start as u64)?;
         if Frame::read_after(file, 1, &head, &theirs)?.is_good {
             salts = theirs;
         }
     }
-    let frames = u32::try_from((file.len() - LOG_HEAD as i64) / FRAME as i64).unwrap_or_default();
+    let frames = frame_at(file.len()).map_or(0, |(number, _)| number - 1);
     for number in frame.max(1)..frames {
         let mut last = [0; FRAME_HEAD];
         read_some(file, &mut last, frame_offset(number))?;
@@ -600,6 +603,7 @@ unsafe extern "C" fn read(
     bytes: c_int,
     offset: ffi::sqlite3_int64,
 ) -> c_int {
+    let offset = offset.cast_unsigned();
     // SAFETY: SQLite calls this with a file that `open_file` made ours and so many bytes.
     let ((role, below), out) = unsafe {
         (parts(file), std::slice::from_raw_parts_mut(out.cast::<u8>(), usize::try_from(bytes).unwrap_or(0)))
@@ -616,6 +620,7 @@ unsafe extern "C" fn write(
     bytes: c_int,
     offset: ffi::sqlite3_int64,
 ) -> c_int {
+    let offset = offset.cast_unsigned();
     // SAFETY: SQLite calls this with a file that `open_file` made ours and so many bytes.
     let ((role, below), data) = unsafe {
         (parts(file), std::slice::from_raw_parts(data.cast::<u8>(), usize::try_from(bytes).unwrap_or(0)))
