@@ -381,15 +381,15 @@ fn identify(connection: &Connection) -> Result<bool> {
 /// crash the log is there, or the transaction never was.
 fn add_checksums(path: &Path) -> Result<()> {
     let connection = vfs::open(path, OpenFlags::default())?;
-    connection.busy_timeout(BUSY_WAIT)?;
-    // Nobody may have it open meanwhile: they would write pages as they were used to.
-    connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;").map_err(
-        |error| {
-            Kind::Unavailable
-                .because("the database is of an older version and in use; stop whatever uses it")
-                .with_cause(error)
-        },
-    )?;
+    // Nobody may have it open meanwhile: they would write pages as they were used to. Whoever has
+    // will not let it go soon.
+    connection.busy_timeout(Duration::ZERO)?;
+    let alone = "PRAGMA cache_size = -256; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;";
+    connection.execute_batch(alone).map_err(|error| {
+        Kind::Unavailable
+            .because("the database is of an older version and in use; stop whatever uses it")
+            .with_cause(error)
+    })?;
     if vfs::has_checksums(&connection)? {
         return Ok(());
     }

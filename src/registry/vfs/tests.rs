@@ -218,6 +218,7 @@ fn a_flipped_bit_of_the_file_s_head_is_an_error_wherever_it_is() {
     flip(&database(&dir), ROOM_AT as u64, 3);
     let bytes = std::fs::read(database(&dir)).expect("reads");
     assert_eq!(bytes[ROOM_AT], 0, "as a database without checksums would have it");
+    assert!(!is_without_room(bytes[..PAGE].try_into().expect("is a page")));
     assert!(open_db(&dir).is_err());
     assert!(std::fs::read(database(&dir)).expect("reads") == bytes, "and nothing was made of it");
 }
@@ -329,6 +330,43 @@ fn a_flipped_bit_in_the_log_is_an_error_while_others_use_it() {
 }
 
 #[test]
+fn frames_of_an_earlier_log_are_errors_where_the_disk_has_lost_those_of_this_one() {
+    let mut dice = Dice::new();
+    let dir = directory();
+    let db = open_db(&dir).expect("opens");
+    let mut rows = fill(&db, &mut dice, 50);
+    // All is in the database now, and the next write begins the log anew.
+    assert_eq!(wrong(&db).expect("checks"), NONE);
+    let earlier = std::fs::read(log(&dir)).expect("reads");
+    for n in (0..50).step_by(2) {
+        let (key, value) = (format!("row{n:04}"), dice.bytes(500));
+        put(&db, &key, &value);
+        rows.insert(key, value);
+    }
+    let this = std::fs::read(log(&dir)).expect("reads");
+    assert_eq!(this.len(), earlier.len());
+    let frames = (1..).take_while(|number| {
+        let salts = |bytes: &[u8], at: usize| bytes[at + LOG_SALTS.start..at + LOG_SALTS.end].to_vec();
+        let at = usize::try_from(frame_offset(*number)).expect("fits");
+        salts(&this, 0) == this[at + SALTS.start..at + SALTS.end]
+    });
+    let frames = u32::try_from(frames.count()).expect("fits");
+    assert!(frames > 10);
+    let file = std::fs::OpenOptions::new().write(true).open(log(&dir)).expect("opens");
+    for number in 1..=frames {
+        let at = frame_offset(number);
+        file.write_all_at(&earlier[usize::try_from(at).expect("fits")..], at).expect("writes");
+        let lost = format!("from frame {number} of {frames} on");
+        match open_db(&dir) {
+            Ok(other) => assert!(errors(&other, &rows, &lost) > 0, "{lost}"),
+            Err(error) => assert_eq!(error.kind, Kind::Internal, "{lost}: {error:?}"),
+        }
+        file.write_all_at(&this, 0).expect("writes");
+    }
+    assert_eq!(errors(&db, &rows, "all is right again"), 0);
+}
+
+#[test]
 fn damage_in_the_log_gets_no_good_checksum_in_the_database() {
     let mut dice = Dice::new();
     for _ in 0..flips() / 10 {
@@ -383,8 +421,14 @@ fn a_flipped_bit_in_the_log_before_a_start_cuts_it_off_there_and_says_so() {
     let mut cut = 0;
     for n in 0..flips() / 2 {
         let crashed = copy(&dir);
-        // The log's head in the first ones: without it, nothing of the log is read.
-        let (at, bit) = (if n < LOG_HEAD as u64 { n } else { dice.below(len) }, dice.below(8));
+        let at = match n {
+            // The log's head: without it, nothing of the log is read.
+            0..32 => n,
+            // The last frame.
+            32..40 => len - 1 - dice.below(FRAME as u64),
+            _ => dice.below(len),
+        };
+        let bit = dice.below(8);
         flip(&log(&crashed), at, bit);
         let what = format!("bit {bit} of byte {at}");
         let mut first = None;
@@ -541,11 +585,13 @@ fn without_checksums(dice: &mut Dice) -> (TempDir, Connection, Rows) {
     old.execute_batch(include_str!("../../../schema.sql")).expect("makes it");
     old.execute_batch("PRAGMA application_id = 1333097552; PRAGMA user_version = 2;").expect("sets");
     let mut rows = Rows::new();
+    old.execute_batch("BEGIN").expect("begins");
     for n in 0..400 {
         let (key, value) = (format!("row{n:04}"), dice.bytes(700));
         sql::meta_set(&old, &key, &value).expect("writes");
         rows.insert(key, value);
     }
+    old.execute_batch("COMMIT").expect("commits");
     (dir, old, rows)
 }
 
@@ -566,6 +612,44 @@ fn a_database_without_checksums_gets_them_when_it_is_opened() {
         spoil_row_40(&dir);
         assert!(errors(&open_db(&dir).expect("opens"), &rows, "flipped") > 0);
     }
+}
+
+#[test]
+fn several_that_open_a_database_without_checksums_at_once_do_not_harm_it() {
+    let mut dice = Dice::new();
+    for _ in 0..2 {
+        let (dir, old, rows) = without_checksums(&mut dice);
+        let crashed = copy(&dir);
+        drop(old);
+        for dir in [dir, crashed] {
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let (dir, rows) = (&dir, &rows);
+                    scope.spawn(move || match open_db(dir) {
+                        Ok(db) => {
+                            put(&db, &format!("other{thread}"), &[7; 5_000]);
+                            assert_eq!(errors(&db, rows, "beside others"), 0);
+                        }
+                        Err(error) => assert_eq!(error.kind, Kind::Unavailable, "{error:?}"),
+                    });
+                }
+            });
+            let db = open_db(&dir).expect("opens");
+            assert_eq!(wrong(&db).expect("checks"), NONE);
+            assert_eq!(errors(&db, &rows, "alone"), 0);
+        }
+    }
+}
+
+#[test]
+fn a_database_without_checksums_that_is_in_use_is_refused_unharmed() {
+    let mut dice = Dice::new();
+    let (dir, old, rows) = without_checksums(&mut dice);
+    let error = open_db(&dir).err().expect("is refused");
+    assert!(error.kind == Kind::Unavailable && error.detail().contains("in use"), "{error:?}");
+    sql::meta_set(&old, "row0000", &rows["row0000"]).expect("its user goes on");
+    drop(old);
+    assert_eq!(errors(&open_db(&dir).expect("opens"), &rows, "alone"), 0);
 }
 
 #[test]
