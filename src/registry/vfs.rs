@@ -207,7 +207,9 @@ impl Database {
         }
         let number = number_at(offset);
         self.has_checksums |= number == Some(1) && out.get(ROOM_AT) == Some(&ROOM);
-        if !self.has_checksums || (is_short && file.len() == 0) {
+        // All there is to read of a file that is new.
+        let is_new = is_short && number == Some(1) && file.len() == 0;
+        if !self.has_checksums || is_new {
             return outcome;
         }
         match (number, <&[u8; PAGE]>::try_from(&*out)) {
