@@ -175,6 +175,17 @@ CREATE TABLE repo_blob (
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX repo_blob_blob ON repo_blob (blob);
 
+-- What a collection looks at: every blob from when it was pushed or mounted (service
+-- time), and those that lost a user (0). A row that is not needed does no harm.
+CREATE TABLE gc_candidate (
+  since_secs INTEGER NOT NULL,
+  blob       INTEGER NOT NULL,
+  PRIMARY KEY (since_secs, blob)
+) WITHOUT ROWID, STRICT;
+CREATE TRIGGER repo_blob_gone AFTER DELETE ON repo_blob BEGIN
+  INSERT OR IGNORE INTO gc_candidate (since_secs, blob) VALUES (0, OLD.blob);
+END;
+
 -- An image: one manifest in one repository.
 CREATE TABLE manifest (
   id            INTEGER PRIMARY KEY,
@@ -192,6 +203,7 @@ CREATE TABLE manifest (
   pushed_by     INTEGER REFERENCES user ON DELETE SET NULL,
   live          INTEGER NOT NULL DEFAULT 1 CHECK (live IN (0, 1)),
   body          BLOB    NOT NULL,              -- as pushed, to the byte
+  pushed_secs   INTEGER NOT NULL DEFAULT 0,    -- service time: the age that retention goes by
   UNIQUE (repo, digest)
 ) STRICT;
 CREATE INDEX manifest_subject ON manifest (repo, subject, digest) WHERE subject IS NOT NULL;
@@ -205,6 +217,9 @@ CREATE TABLE edge (
   PRIMARY KEY (manifest, blob)
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX edge_blob ON edge (blob);
+CREATE TRIGGER edge_gone AFTER DELETE ON edge BEGIN
+  INSERT OR IGNORE INTO gc_candidate (since_secs, blob) VALUES (0, OLD.blob);
+END;
 
 -- The manifests an index lists. By digest, for they may be missing.
 CREATE TABLE child (
@@ -223,6 +238,7 @@ CREATE TABLE tag (
   color     TEXT,
   pushed_us INTEGER NOT NULL,
   pushed_by INTEGER REFERENCES user ON DELETE SET NULL,
+  pushed_secs INTEGER NOT NULL DEFAULT 0,      -- service time
   UNIQUE (repo, name)
 ) STRICT;
 CREATE INDEX tag_manifest ON tag (manifest);

@@ -131,6 +131,16 @@ settings! {
         upload_expiry_secs: u64 = 86_400,
             "An upload nobody goes on with is dropped after this long.";
     }
+    scrub Scrub PartialScrub {
+        days: u64 = 30,
+            "How long it takes to read the whole store again, a little every minute, to find what the disk lost. 0: never.";
+    }
+    gc Gc PartialGc {
+        grace_secs: u64 = 3_600,
+            "What no image relies on stays this long after it was pushed, mounted or asked for: a push takes its time.";
+        retention: Vec<String> = vec![],
+            "What goes by itself, as in \"ci/*:pr-* older 14d\", \"team/* keep 20\", \"* untagged 7d\". Ages count the time in service.";
+    }
     compat Compat PartialCompat {
         empty_tags_for_missing: bool = false,
             "Answer the tag list of a missing repository with an empty list instead of 404.";

@@ -3,9 +3,10 @@
 //! The bytes themselves are stored and served untouched; what is read here decides
 //! only what must be present, what is linked, and what lists show.
 
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -319,6 +320,42 @@ pub fn config_platform(config: &[u8]) -> Platform {
     Platform::of(&serde_json::from_slice(config).unwrap_or_default())
 }
 
+/// What an image's config says of it, each value as it stands there.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ConfigFacts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    architecture: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<Box<RawValue>>,
+    /// How it is run: environment, command, labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    os: Option<Box<RawValue>>,
+}
+
+/// Longest `config` that is shown, and longest of the other facts, in bytes of JSON: a page
+/// shows those of a hundred images.
+const CONFIG_FACT_MAX: usize = 16 << 10;
+const SHORT_FACT_MAX: usize = 1 << 10;
+
+/// The facts of a config. Nobody checked it when it was pushed: what does not parse, or is
+/// too long to be shown, is left out.
+pub fn config_facts(config: &[u8]) -> ConfigFacts {
+    let read = check_depth(config).ok().and_then(|()| serde_json::from_slice(config).ok());
+    let Some(Object::<ConfigFacts>(facts)) = read else { return ConfigFacts::default() };
+    let short = |fact: Option<Box<RawValue>>, max| fact.filter(|fact| fact.get().len() <= max);
+    ConfigFacts {
+        architecture: short(facts.architecture, SHORT_FACT_MAX),
+        author: short(facts.author, SHORT_FACT_MAX),
+        config: short(facts.config, CONFIG_FACT_MAX),
+        created: short(facts.created, SHORT_FACT_MAX),
+        os: short(facts.os, SHORT_FACT_MAX),
+    }
+}
+
 fn sum<'a>(descriptors: impl IntoIterator<Item = &'a Descriptor>) -> u64 {
     descriptors.into_iter().fold(0, |sum, descriptor| sum.saturating_add(descriptor.size))
 }
@@ -413,6 +450,21 @@ mod tests {
         assert!(read(image("").as_bytes(), Some("image/png")).is_err());
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{}","size":1}}]}}"#, digest('c'));
         assert_eq!(read(index.as_bytes(), None).expect("parses").media_type, OCI_INDEX);
+    }
+
+    #[test]
+    fn a_configs_facts_are_shown_as_they_stand_and_what_is_too_long_or_deep_is_not() {
+        let shown =
+            |config: &str| serde_json::to_string(&config_facts(config.as_bytes())).expect("facts are JSON");
+        let env = r#"{"Env":["A=1"],"n":1.50}"#;
+        let whole = format!(r#"{{"os":"linux","created":null,"history":[],"config":{env}}}"#);
+        assert_eq!(shown(&whole), format!(r#"{{"config":{env},"os":"linux"}}"#));
+        let long = format!(r#"{{"os":"linux","config":"{}"}}"#, "x".repeat(CONFIG_FACT_MAX));
+        assert_eq!(shown(&long), r#"{"os":"linux"}"#);
+        let deep = format!(r#"{{"os":"linux","config":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+        for nothing in ["", "{", r#"["amd64","me",{},null,"linux"]"#, &deep] {
+            assert_eq!(shown(nothing), "{}", "{nothing:.40}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ impl ConfigVerb {
             }
             ConfigVerb::Check => {
                 config.check()?;
+                super::registry_options(&config)?;
                 common.say(&json!({"ok": true}), || "The configuration is good.".to_owned());
             }
         }

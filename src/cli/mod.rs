@@ -6,18 +6,26 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod access;
+mod check;
 mod config;
+mod gc;
+mod image;
 mod repo;
+mod scrub;
 mod serve;
+mod service;
+mod tag;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Kind, Result, Thing};
+use crate::names::{Digest, Reference, RepoName, Tag};
 use crate::registry::{Clock, Mode, Options, Registry, SignUp};
 
 /// A container registry for the edge, in one small binary.
@@ -61,9 +69,21 @@ enum Verb {
     /// Tokens for robots: new, list, revoke
     #[command(subcommand)]
     Token(access::Token),
-    /// Repositories: list, make public or private, remove
+    /// Service clients of ML Space's API: add, list, remove
+    #[command(subcommand)]
+    Service(service::Service),
+    /// Repositories: list, show, set, remove
     #[command(subcommand)]
     Repo(repo::Repo),
+    /// Tags: list, set, remove
+    #[command(subcommand)]
+    Tag(tag::Tag),
+    /// Images: list, show, remove
+    #[command(subcommand)]
+    Image(image::Image),
+    Gc(gc::Gc),
+    Scrub(scrub::Scrub),
+    Check(check::Check),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -82,7 +102,13 @@ impl Cli {
             Verb::Grant(grant) => grant.run(&self.common),
             Verb::Revoke(revoke) => revoke.run(&self.common),
             Verb::Token(token) => token.run(&self.common),
+            Verb::Service(service) => service.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
+            Verb::Tag(tag) => tag.run(&self.common),
+            Verb::Image(image) => image.run(&self.common),
+            Verb::Gc(gc) => gc.run(&self.common),
+            Verb::Scrub(scrub) => scrub.run(&self.common),
+            Verb::Check(check) => check.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -114,7 +140,7 @@ impl Common {
                 dir.display()
             )));
         }
-        Registry::open(&dir, &Mode::Tool, registry_options(&config), Clock::system())
+        Registry::open(&dir, &Mode::Tool, registry_options(&config)?, Clock::system())
     }
 
     /// Prints a result: a sentence for people, or JSON.
@@ -128,8 +154,8 @@ impl Common {
     }
 }
 
-fn registry_options(config: &Config) -> Options {
-    Options {
+fn registry_options(config: &Config) -> Result<Options> {
+    Ok(Options {
         private: config.repos.private,
         library_open: config.repos.library_open,
         anonymous_pull: config.auth.anonymous_pull,
@@ -142,7 +168,34 @@ fn registry_options(config: &Config) -> Options {
         blob_bytes_max: config.storage.blob_bytes_max,
         reserve_bytes: config.storage.reserve_bytes,
         uploads_per_user: config.storage.uploads_per_user,
-        upload_expiry: std::time::Duration::from_secs(config.storage.upload_expiry_secs),
+        upload_expiry: Duration::from_secs(config.storage.upload_expiry_secs),
+        grace: Duration::from_secs(config.gc.grace_secs),
+        scrub_period: Duration::from_secs(config.scrub.days.saturating_mul(86_400)),
+        retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
+    })
+}
+
+/// A repository with a tag or a digest, as clients name images; without either `latest`.
+fn image_name(text: &str) -> Result<(RepoName, Reference)> {
+    if let Some((repo, digest)) = text.split_once('@') {
+        return Ok((RepoName::parse(repo)?, Reference::Digest(Digest::parse(digest)?)));
+    }
+    let (repo, tag) = text.split_once(':').unwrap_or((text, "latest"));
+    Ok((RepoName::parse(repo)?, Reference::Tag(Tag::parse(tag)?)))
+}
+
+/// A list of any length, a page at a time: `next` gives those after a key.
+fn each_page<T>(
+    mut next: impl FnMut(&str) -> Result<Vec<T>>,
+    key: impl Fn(&T) -> String,
+    mut each: impl FnMut(&T),
+) -> Result<()> {
+    let mut last = String::new();
+    loop {
+        let rows = next(&last)?;
+        let Some(end) = rows.last() else { return Ok(()) };
+        last = key(end);
+        rows.iter().for_each(&mut each);
     }
 }
 

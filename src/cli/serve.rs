@@ -11,10 +11,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Common, registry_options};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::http::tls::{Source, Tls};
 use crate::http::{App, Options, Server};
-use crate::jobs;
+use crate::jobs::{self, Ended};
 use crate::registry::{Clock, Mode, Registry, boot_id};
 
 /// Threads for what blocks: hashing, files, commits. Each waits for the disk most of the
@@ -83,7 +83,7 @@ impl Serve {
         let clock = Clock::system();
         let now_secs = || (clock.wall_us)() / 1_000_000;
         let mode = Mode::Serve { boot_id: boot_id()? };
-        let registry = Arc::new(Registry::open(dir, &mode, registry_options(config), clock.clone())?);
+        let registry = Arc::new(Registry::open(dir, &mode, registry_options(config)?, clock.clone())?);
 
         let password = std::env::var("OUTPORT_ADMIN_PASSWORD").ok().filter(|text| !text.is_empty());
         let made = registry.admin_init(password.as_deref())?;
@@ -100,13 +100,21 @@ impl Serve {
         announce(&server, tls.is_some(), ca.as_deref(), made.as_deref());
 
         let (stop_sender, stop) = watch::channel(false);
-        let upkeep = tokio::spawn(jobs::run(registry.clone(), stop.clone()));
+        let mut upkeep = tokio::spawn(jobs::run(registry.clone(), stop.clone()));
         let drain = Duration::from_secs(config.server.drain_secs);
         let serving = tokio::spawn(server.serve(stop, drain));
 
         let mut config = config.clone();
+        let mut failed = false;
         loop {
-            match signals.next().await {
+            let told = tokio::select! {
+                told = signals.next() => told,
+                ended = &mut upkeep => {
+                    failed = !matches!(ended, Ok(Ended::Told));
+                    break;
+                }
+            };
+            match told {
                 Told::Stop => break,
                 Told::CheckCertificate => {}
                 Told::Reload => match self.reload(common, &app) {
@@ -128,10 +136,15 @@ impl Serve {
         tracing::info!("stopping; open requests may finish");
         // Receivers are gone only if their tasks have ended, which is what is wanted.
         let _ = stop_sender.send(true);
-        for (what, task) in [("the server", serving), ("upkeep", upkeep)] {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "{what} ended with a panic");
-            }
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the server ended with a panic");
+        }
+        if failed {
+            return Err(Kind::Internal
+                .because("the database failed; start again, and it recovers what is on the disk"));
+        }
+        if let Err(error) = upkeep.await {
+            tracing::error!(%error, "upkeep ended with a panic");
         }
         tracing::info!("stopped");
         Ok(())
@@ -141,7 +154,7 @@ impl Serve {
     /// certificate. Addresses, limits on connections and the log stay as they are.
     fn reload(&self, common: &Common, app: &App) -> Result<Config> {
         let config = self.config(common)?;
-        app.registry.set_options(registry_options(&config));
+        app.registry.set_options(registry_options(&config)?);
         app.set_options(http_options(&config)?);
         Ok(config)
     }

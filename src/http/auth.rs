@@ -21,7 +21,7 @@ use super::route::Asked;
 use super::token::{self, Scope};
 use crate::error::{Kind, Result};
 use crate::names::RepoName;
-use crate::registry::{Access, Clock, GENERATED_PREFIX, Registry, TOKEN_PREFIX, TokenScope, User};
+use crate::registry::{Access, Clock, GENERATED_PREFIX, Registry, TOKEN_PREFIX, TokenScope, User, Workspace};
 
 /// How long a checked password is believed, and how many are.
 const REMEMBER_FOR: Duration = Duration::from_secs(300);
@@ -42,8 +42,18 @@ pub struct Caller {
     pub user: Option<User>,
     /// What a token was made for. None: no token, so whatever the user may do.
     pub scopes: Option<Vec<Scope>>,
-    /// The robot token that came as the password, and the most it may.
-    pub limit: Option<(i64, TokenScope)>,
+    /// What a robot token, or a service client, may at the most.
+    pub limit: Option<Limit>,
+    /// The namespace this request is about, if it names one: nothing outside it is reached.
+    pub within: Option<Workspace>,
+}
+
+/// What a credential may at the most that does less than its user.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    pub scope: TokenScope,
+    /// By what a robot token is found again. None: a service client.
+    pub token: Option<i64>,
 }
 
 impl Caller {
@@ -56,13 +66,13 @@ impl Caller {
     pub fn may_list(&self) -> bool {
         match &self.scopes {
             Some(scopes) => scopes.iter().any(Scope::covers_catalog),
-            None => self.user.is_some() && self.limit.as_ref().is_none_or(|(_, limit)| limit.is_for_all()),
+            None => self.user.is_some() && self.scope().is_none_or(TokenScope::is_for_all),
         }
     }
 
     /// Whoever holds a token for this much of one repository; nobody, if `user` is None.
     pub fn narrowed(user: Option<User>, repo: &RepoName, access: &[Access]) -> Caller {
-        Caller { user, scopes: Some(vec![Scope::of_repo(repo, access)]), limit: None }
+        Caller { user, scopes: Some(vec![Scope::of_repo(repo, access)]), ..Caller::default() }
     }
 
     /// The user, if they brought their password: no token changes passwords or makes
@@ -71,9 +81,32 @@ impl Caller {
         self.user.as_ref().filter(|_| self.scopes.is_none() && self.limit.is_none())
     }
 
-    /// Whether a robot token, if there is one, reaches this far.
+    /// The most that a robot token or a service client may, if it is one.
+    pub fn scope(&self) -> Option<&TokenScope> {
+        self.limit.as_ref().map(|limit| &limit.scope)
+    }
+
+    /// The robot token that what is issued to this caller shall end with. A service client
+    /// is issued nothing more: it could not be found again by that.
+    pub fn robot(&self) -> Result<Option<i64>> {
+        match &self.limit {
+            None => Ok(None),
+            Some(limit) => Ok(Some(limit.token.ok_or(Kind::Denied)?)),
+        }
+    }
+
+    /// Whether the credential, and the request, reach this far.
     pub fn reaches(&self, access: Access, repo: &RepoName) -> bool {
-        self.limit.as_ref().is_none_or(|(_, limit)| limit.covers(access, repo))
+        self.scope().is_none_or(|scope| scope.covers(access, repo))
+            && self.within.as_ref().is_none_or(|workspace| workspace.name == repo.namespace())
+    }
+}
+
+impl Limit {
+    /// What a user's robot token that was good a while ago may now; None if it has ended.
+    pub fn still(app: &App, user: &User, token: i64) -> Result<Option<Limit>> {
+        let scope = app.registry.token_still(user, token)?;
+        Ok(scope.map(|scope| Limit { scope, token: Some(token) }))
     }
 }
 
@@ -155,8 +188,9 @@ async fn check_any(app: &App, address: IpAddr, login: &str, password: &str) -> R
             false => app.registry.token_verify(login, password)?,
         };
         return match found {
-            Some((user, id, limit)) => {
-                Ok(Caller { user: Some(user), scopes: None, limit: Some((id, limit)) })
+            Some((user, id, scope)) => {
+                let limit = Some(Limit { scope, token: Some(id) });
+                Ok(Caller { user: Some(user), limit, ..Caller::default() })
             }
             None => Err(Kind::Unauthorized.because(WRONG)),
         };

@@ -107,6 +107,19 @@ impl Call {
         self.query_all(key).next()
     }
 
+    /// This request's path and query, with one value of the query replaced.
+    pub fn address_with(&self, key: &str, value: &str) -> String {
+        let uri = &self.head().uri;
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            if name != key {
+                query.append_pair(&name, &value);
+            }
+        }
+        query.append_pair(key, value);
+        format!("{}?{}", uri.path(), query.finish())
+    }
+
     /// How long the body says it is; None if it comes in chunks.
     pub fn content_length(&self) -> Result<Option<u64>> {
         match self.head().headers.get(CONTENT_LENGTH) {

@@ -123,7 +123,7 @@ fn check_reach(limit: Option<&crate::registry::TokenScope>, access: Access) -> R
 
 /// The same for whoever asks.
 fn check_caller(call: &Call, access: Access) -> Result<()> {
-    check_reach(call.caller().limit.as_ref().map(|(_, limit)| limit), access)
+    check_reach(call.caller().scope(), access)
 }
 
 // Refusals -------------------------------------------------------------------------

@@ -17,7 +17,7 @@ use super::call::Call;
 use super::reply::{self, Reply};
 use super::route::{Asked, Dialect, Identified, Needs, Params, Route, routes};
 use crate::error::{Error, Kind, Result, Thing};
-use crate::names::{RepoName, Tag, UserName};
+use crate::names::{LIBRARY, RepoName, Tag, UserName};
 use crate::registry::{Access, SignUpAsk, User, V1Image, v1_word};
 
 pub static DIALECT: Dialect = Dialect {
@@ -143,8 +143,8 @@ async fn with_token(call: &Call, access: Access, reply: Reply) -> Result<Reply> 
 
 async fn repo_put(mut call: Call) -> Result<Reply> {
     let images = images(&mut call).await?;
-    let repo = call.repo()?.clone();
-    call.run(move |registry| registry.repo_announce(&repo, images)).await?;
+    let (user, repo) = (call.user()?.clone(), call.repo()?.clone());
+    call.run(move |registry| registry.repo_announce(&user, &repo, images)).await?;
     with_token(&call, Access::Push, said(StatusCode::OK, "")).await
 }
 
@@ -348,7 +348,7 @@ async fn search(call: Call) -> Result<Reply> {
                 "name": repo.name,
                 "description": repo.description,
                 "star_count": repo.stars,
-                "is_official": false,
+                "is_official": repo.name.split_once('/').is_some_and(|(first, _)| first == LIBRARY),
                 "is_automated": false,
                 "is_trusted": false,
             })

@@ -66,7 +66,12 @@ async fn version(_: Call) -> Result<Reply> {
 async fn blob_get(call: Call) -> Result<Reply> {
     let (repo, digest) = (call.repo()?.clone(), call.digest()?);
     if call.is_head() || is_cached(&call, &digest) {
-        let bytes = call.look(|registry| registry.blob_stat(&repo, &digest))?;
+        let bytes = if call.app.registry.has_suspects() {
+            let (repo, digest) = (repo.clone(), digest.clone());
+            call.run(move |registry| registry.blob_stat(&repo, &digest)).await?
+        } else {
+            call.look(|registry| registry.blob_stat(&repo, &digest))?
+        };
         let reply = if is_cached(&call, &digest) {
             reply::empty(StatusCode::NOT_MODIFIED)
         } else {

@@ -9,7 +9,7 @@ use hyper::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::auth::{self, Caller};
+use super::auth::{self, Caller, Limit};
 use super::call::Call;
 use super::reply::{self, Reply};
 use super::route::{Asked, Dialect, named_repo, routes};
@@ -116,10 +116,10 @@ pub fn verify(app: &App, token: &str) -> Result<Caller> {
     };
     let limit = match (claims.robot, &user) {
         (None, _) => None,
-        (Some(id), Some(user)) => Some((id, app.registry.token_still(user, id)?.ok_or_else(invalid)?)),
+        (Some(id), Some(user)) => Some(Limit::still(app, user, id)?.ok_or_else(invalid)?),
         (Some(_), None) => return Err(invalid()),
     };
-    Ok(Caller { user, scopes: Some(claims.access), limit })
+    Ok(Caller { user, scopes: Some(claims.access), limit, ..Caller::default() })
 }
 
 /// GET: Basic or nobody; `service`, any number of `scope`.
@@ -198,8 +198,8 @@ fn issue(call: &Call, caller: Caller, service: &str, scopes: &[String], oauth: b
         exp: now + TOKEN_SECS,
         jti: call.asked().request_id.clone(),
         access,
+        robot: caller.robot()?,
         user: caller.user.map(|user| (user.id, user.generation)),
-        robot: caller.limit.map(|(id, _)| id),
     };
     let token = jwt::sign(&app.token_key, &claims)?;
     let mut body = json!({

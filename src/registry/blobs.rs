@@ -6,6 +6,7 @@
 //!   blobs/sha256/HEX                 whole, synced, named by what it holds
 //!   blobs/sha512/HEX
 //!   quarantine/ALGORITHM-HEX         taken out of service, until a push heals it
+//!   trash/ALGORITHM-HEX              without a row, on its way out
 //! ```
 //!
 //! The order that makes an acknowledged push durable: the file's bytes are synced
@@ -55,7 +56,7 @@ impl Blobs {
     /// Opens the tree below `root`, making what is missing, each directory durable.
     pub fn open(root: &Path) -> Result<Blobs> {
         let blobs = Blobs { root: root.to_owned() };
-        for dir in [blobs.uploads(), blobs.quarantine()] {
+        for dir in [blobs.uploads(), blobs.quarantine(), blobs.trash()] {
             make_dir(&dir)?;
         }
         let device = std::fs::metadata(root)?.dev();
@@ -84,7 +85,19 @@ impl Blobs {
     }
 
     fn quarantined(&self, digest: &Digest) -> PathBuf {
-        self.quarantine().join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+        self.quarantine().join(flat_name(digest))
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// Frees what a process that was stopped had thrown away and not yet removed.
+    pub fn trash_empty(&self) -> Result<()> {
+        for entry in std::fs::read_dir(self.trash())? {
+            discard(&entry?.path());
+        }
+        Ok(())
     }
 
     fn dir(&self, algorithm: Algorithm) -> PathBuf {
@@ -154,7 +167,7 @@ impl Blobs {
     /// Opens a blob's file for checked reading. `crcs` is its row's table of checksums.
     pub fn read(&self, digest: &Digest, bytes: u64, crcs: Vec<u8>) -> Result<BlobReader> {
         let rotten = |why: &'static str| Kind::NotFound(Thing::Blob).from_cause(why);
-        let file = match File::open(self.path(digest)) {
+        let file = match open_quietly(&self.path(digest)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(rotten("the blob's file is missing"));
@@ -167,6 +180,41 @@ impl Blobs {
             return Err(rotten("the blob's file is not as long as its row says"));
         }
         Ok(BlobReader { file, inode: found.ino(), bytes, crcs, digest: digest.clone() })
+    }
+
+    /// Reads a blob's file whole and compares its digest. Fails with the inode that was
+    /// read, if there was one, and what is wrong. What was read is dropped from the page
+    /// cache, for nobody asked for it.
+    pub fn verify(&self, digest: &Digest, bytes: u64) -> std::result::Result<(), (Option<u64>, io::Error)> {
+        let file = open_quietly(&self.path(digest)).map_err(|error| (None, error))?;
+        let inode = file.metadata().map_err(|error| (None, error))?.ino();
+        let verify = || {
+            let (mut hash, mut at) = (Hash::new(digest.algorithm()), 0);
+            let mut buffer = vec![0; Piece::Full.bytes()];
+            loop {
+                match file.read_at(&mut buffer, at) {
+                    Ok(0) => break,
+                    Ok(read) => {
+                        hash.update(&buffer[..read]);
+                        at += read as u64;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // A hint, which a file system may not take.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            match at == bytes && hash.digest() == *digest {
+                true => Ok(()),
+                false => Err(io::Error::new(io::ErrorKind::InvalidData, "the file does not have its digest")),
+            }
+        };
+        verify().map_err(|error| (Some(inode), error))
+    }
+
+    /// Whether a file of this length is at a blob's name: one system call.
+    pub fn is_there(&self, digest: &Digest, bytes: u64) -> bool {
+        std::fs::metadata(self.path(digest)).is_ok_and(|found| found.len() == bytes)
     }
 
     /// The inode now at a blob's name, if any.
@@ -227,6 +275,11 @@ pub(super) struct UploadLeft {
     pub path: PathBuf,
 }
 
+/// A digest as a file's name where both algorithms share a directory.
+fn flat_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().name(), digest.hex())
+}
+
 /// What only the committer may do: files get their names, and lose them, while it
 /// holds the write lock.
 pub(super) struct Shelf {
@@ -256,11 +309,15 @@ impl Shelf {
         Ok(())
     }
 
-    /// Removes a file that has no row.
-    pub fn remove(&mut self, digest: &Digest) -> Result<()> {
-        match std::fs::remove_file(self.blobs.path(digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+    /// Takes the name from a file that has no row. The path returned is the caller's to
+    /// remove, outside the lock: freeing a large file takes a while.
+    pub fn retire(&mut self, digest: &Digest) -> Result<Option<PathBuf>> {
+        discard(&self.blobs.quarantined(digest));
+        let trash = self.blobs.trash().join(flat_name(digest));
+        match std::fs::rename(self.blobs.path(digest), &trash) {
+            Ok(()) => Ok(Some(trash)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -277,6 +334,15 @@ impl Shelf {
     /// What got its name since the last commit, which is over.
     pub fn take_placed(&mut self) -> Vec<Digest> {
         std::mem::take(&mut self.placed)
+    }
+}
+
+/// Opens a file for reading without noting when it was read: a pull writes nothing.
+fn open_quietly(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOATIME).open(path) {
+        // Only a file's owner may ask for that.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
     }
 }
 

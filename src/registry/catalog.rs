@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::people::User;
+use super::repos::RepoChange;
 use super::{Registry, sql};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{Digest, RepoName};
@@ -116,11 +117,7 @@ impl Registry {
 
     /// Makes a repository public or private; makes it, if it is new.
     pub fn repo_set_private(&self, repo: &RepoName, private: bool) -> Result<()> {
-        let repo = repo.clone();
-        self.db.write(move |write| {
-            let id = super::repo_make(write, &repo, private)?;
-            sql::repo_set_private(write.tx, id, private)
-        })
+        self.repo_set(repo, RepoChange { private: Some(private), ..RepoChange::default() })
     }
 
     /// Deletes a repository with its tags and manifests. Blobs nobody else holds are
@@ -129,8 +126,13 @@ impl Registry {
         let repo = repo.clone();
         self.db.write(move |write| {
             let key = sql::repo(write.tx, &repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
-            sql::repo_delete(write.tx, key.id)?;
-            sql::grants_delete(write.tx, &repo)
+            repo_bury(write.tx, key.id, &repo)
         })
     }
+}
+
+/// Deletes a repository, and what was granted in it: one of the same name starts without.
+pub(super) fn repo_bury(tx: &rusqlite::Connection, id: i64, name: &RepoName) -> Result<()> {
+    sql::repo_delete(tx, id)?;
+    sql::grants_delete(tx, name)
 }

@@ -8,6 +8,7 @@
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Savepoint, Transaction, TransactionBehavior};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +18,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Clock;
-use super::blobs::{Blobs, Shelf};
-use super::{sql, vfs};
+use super::blobs::{self, Blobs, Shelf};
+use super::pulls::Pulls;
+use super::{ballast, failures, sql, vfs};
 use crate::error::{Error, Kind, Result};
 use crate::names::Digest;
 
@@ -28,10 +30,13 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "OutP", so that `file` and people know whose database this is.
 const APPLICATION_ID: i32 = 0x4f75_7450;
 /// The version of schema.sql.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// How an older version becomes the next one: the one at index 0 makes version 2 of 1.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0002_names_for_every_dialect.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0002_names_for_every_dialect.sql"),
+    include_str!("../../migrations/0003_candidates.sql"),
+];
 
 /// Most writes that share one commit. Bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
@@ -53,7 +58,10 @@ pub(super) struct Db {
     readers: Mutex<Vec<Connection>>,
     queue: Option<SyncSender<Box<dyn Work>>>,
     writer: Option<JoinHandle<()>>,
-    broken: Arc<AtomicBool>,
+    health: Arc<Health>,
+    notes: Arc<Mutex<Notes>>,
+    /// Pulls that wait for a commit.
+    pub pulls: Arc<Pulls>,
     clock: Clock,
     service: ServiceTime,
 }
@@ -69,6 +77,18 @@ pub struct PagesChecked {
     pub next: Option<u32>,
 }
 
+/// What is written to `meta` beside the next commit.
+type Notes = BTreeMap<&'static str, Vec<u8>>;
+
+/// What the writer found out about the disk.
+#[derive(Default)]
+struct Health {
+    /// The last commit failed.
+    troubled: AtomicBool,
+    /// The database itself failed: nothing more is written by this process.
+    failed: AtomicBool,
+}
+
 /// What a write closure works with: a savepoint's connection and the shelf of files.
 pub(super) struct Write<'a> {
     pub tx: &'a Connection,
@@ -79,9 +99,18 @@ pub(super) struct Write<'a> {
     pub now_us: i64,
 }
 
+impl Write<'_> {
+    /// A push by this user, now; by none at the command line.
+    pub fn stamp(&self, user: impl Into<Option<i64>>) -> sql::Stamp {
+        sql::Stamp { by: user.into(), us: self.now_us, secs: self.service_secs }
+    }
+}
+
 impl Db {
     /// Opens the database at `dir`/registry.db, or makes it with the whole schema.
-    pub fn open(dir: &Path, blobs: &Blobs, clock: &Clock) -> Result<Db> {
+    ///
+    /// If it is not `writable`, every write is refused.
+    pub fn open(dir: &Path, blobs: &Blobs, clock: &Clock, writable: bool) -> Result<Db> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             return Err(Kind::Internal.because("this build's SQLite is older than 3.51.3"));
         }
@@ -97,13 +126,21 @@ impl Db {
         let service = ServiceTime::open(&connection, clock)?;
 
         let (queue, waiting) = sync_channel(QUEUE_MAX);
-        let broken = Arc::new(AtomicBool::new(false));
+        let health = Arc::new(Health::default());
+        let notes = Arc::default();
+        let pulls = Arc::default();
+        if !writable {
+            health.failed.store(true, Ordering::Relaxed);
+        }
         let mut writer = Writer {
             connection,
             shelf: blobs.shelf(),
             clock: clock.clone(),
             service: service.clone(),
-            broken: broken.clone(),
+            health: health.clone(),
+            notes: Arc::clone(&notes),
+            pulls: Arc::clone(&pulls),
+            dir: dir.to_owned(),
         };
         let writer =
             std::thread::Builder::new().name("committer".into()).spawn(move || writer.run(&waiting))?;
@@ -112,7 +149,9 @@ impl Db {
             readers: Mutex::new(Vec::new()),
             queue: Some(queue),
             writer: Some(writer),
-            broken,
+            health,
+            notes,
+            pulls,
             clock: clock.clone(),
             service,
         })
@@ -176,6 +215,39 @@ impl Db {
         Err(Kind::Unavailable.because("the database is too busy to be checked; try again"))
     }
 
+    /// Runs a closure as a write would, and undoes every row of it. Files are the closure's
+    /// to leave alone.
+    pub fn rehearse<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Write) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (outcome, told) = sync_channel(1);
+        let undone: Result<()> = self.write(move |write| {
+            // The channel has room for one.
+            let _ = outcome.send(change(write));
+            Err(Kind::Unsupported.into())
+        });
+        told.try_recv().unwrap_or_else(|_| {
+            undone.and_then(|()| Err(Kind::Internal.from_cause("a rehearsal was not run")))
+        })
+    }
+
+    /// Notes something for `meta`, to be written beside the next commit that somebody waits
+    /// for: no disk is woken for it, and a crash may forget it.
+    pub fn note(&self, key: &'static str, value: Vec<u8>) {
+        lock(&self.notes).insert(key, value);
+    }
+
+    /// What was noted and not yet written.
+    pub fn noted(&self, key: &'static str) -> Option<Vec<u8>> {
+        lock(&self.notes).get(key).cloned()
+    }
+
+    /// Seconds in service when this process started, as far as was written down.
+    pub fn service_secs_at_start(&self) -> i64 {
+        self.service.at_start_secs
+    }
+
     /// Seconds in service, for a look; a write has its own.
     pub fn service_secs(&self) -> i64 {
         self.service.now(&self.clock)
@@ -183,7 +255,13 @@ impl Db {
 
     /// False after a write failed for a reason that is the disk's or the database's.
     pub fn is_sound(&self) -> bool {
-        !self.broken.load(Ordering::Relaxed)
+        !self.health.troubled.load(Ordering::Relaxed) && !self.has_failed()
+    }
+
+    /// True once the database could not be written to for a reason that will not go away:
+    /// this process shall end, and the next one recover what is on the disk.
+    pub fn has_failed(&self) -> bool {
+        self.health.failed.load(Ordering::Relaxed)
     }
 }
 
@@ -248,7 +326,10 @@ struct Writer {
     shelf: Shelf,
     clock: Clock,
     service: ServiceTime,
-    broken: Arc<AtomicBool>,
+    health: Arc<Health>,
+    notes: Arc<Mutex<Notes>>,
+    pulls: Arc<Pulls>,
+    dir: PathBuf,
 }
 
 impl Writer {
@@ -260,16 +341,30 @@ impl Writer {
             let placed = self.shelf.take_placed();
             if let Err(error) = &commit {
                 tracing::error!(?error, waiting = batch.len(), "a commit failed");
-                if let Err(error) = self.remove_unrowed(placed) {
-                    tracing::warn!(?error, "files of a commit that failed stay until they are swept");
-                }
+                self.after_failure(error, placed);
             }
             // A full disk or another process's lock says nothing of the next write.
-            let broken = commit.as_ref().is_err_and(|error| error.kind == Kind::Internal);
-            self.broken.store(broken, Ordering::Relaxed);
+            let troubled = commit.as_ref().is_err_and(|error| error.kind == Kind::Internal);
+            self.health.troubled.store(troubled, Ordering::Relaxed);
             for job in batch {
                 job.settle(commit.as_ref().copied().map_err(|error| error.kind));
             }
+        }
+    }
+
+    fn after_failure(&mut self, error: &Error, placed: Vec<Digest>) {
+        if is_fatal(error) && !self.health.failed.swap(true, Ordering::Relaxed) {
+            // After a failed sync nobody knows what the disk holds (the kernel forgets what it
+            // could not write), so nothing is tried again by this process.
+            failures::note(&self.dir);
+        }
+        if error.kind == Kind::Full {
+            ballast::release(&self.dir);
+        }
+        if !self.health.failed.load(Ordering::Relaxed)
+            && let Err(error) = self.remove_unrowed(placed)
+        {
+            tracing::warn!(?error, "files of a commit that failed stay until they are swept");
         }
     }
 
@@ -279,7 +374,7 @@ impl Writer {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for digest in placed {
             if sql::blob(&tx, &digest)?.is_none() {
-                self.shelf.remove(&digest)?;
+                self.shelf.retire(&digest)?.as_deref().map(blobs::discard);
             }
         }
         Ok(())
@@ -287,6 +382,12 @@ impl Writer {
 
     /// One transaction for the whole batch: rows and names durable when it returns.
     fn commit(&mut self, batch: &mut [Box<dyn Work>]) -> Result<()> {
+        if self.health.failed.load(Ordering::Relaxed) {
+            return Err(Kind::Unavailable.because(
+                "the store failed and takes no writes until it is started again; see `outport check`",
+            ));
+        }
+        ballast::release_if_short(&self.dir);
         let now_us = (self.clock.wall_us)();
         let service_secs = self.service.now(&self.clock);
         let mut tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -305,10 +406,32 @@ impl Writer {
             // A savepoint that is dropped is rolled back.
         }
         self.service.keep(&tx, service_secs)?;
-        self.shelf.sync()?;
-        tx.commit()?;
-        Ok(())
+        let notes = std::mem::take(&mut *lock(&self.notes));
+        let pulls = self.pulls.take();
+        let outcome = finish(tx, &self.shelf, &notes, &pulls);
+        if outcome.is_err() {
+            // Nothing of it was written; newer notes stand.
+            let mut waiting = lock(&self.notes);
+            notes.into_iter().for_each(|(key, value)| {
+                waiting.entry(key).or_insert(value);
+            });
+            pulls.into_iter().for_each(|(repo, pulls)| self.pulls.add(repo, pulls));
+        }
+        outcome
     }
+}
+
+/// Writes what rides along, makes names durable, then rows.
+fn finish(tx: Transaction, shelf: &Shelf, notes: &Notes, pulls: &HashMap<i64, u64>) -> Result<()> {
+    for (key, value) in notes {
+        sql::meta_set(&tx, key, value)?;
+    }
+    for (repo, pulls) in pulls {
+        sql::repo_add_pulls(&tx, *repo, *pulls)?;
+    }
+    shelf.sync()?;
+    tx.commit()?;
+    Ok(())
 }
 
 /// Seconds in service: those written down, and those since this process started.
@@ -325,7 +448,9 @@ impl ServiceTime {
         let kept = sql::meta_get(connection, "service_secs")?;
         let kept_secs =
             kept.and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?))).unwrap_or_default();
-        Ok(ServiceTime { at_start_secs: kept_secs, started: (clock.monotonic)(), kept_secs })
+        // A push since then tells more.
+        let at_start_secs = kept_secs.max(sql::candidate_newest(connection)?);
+        Ok(ServiceTime { at_start_secs, started: (clock.monotonic)(), kept_secs })
     }
 
     fn now(&self, clock: &Clock) -> i64 {
@@ -454,12 +579,25 @@ fn migrate(connection: &mut Connection, is_new: bool) -> Result<()> {
     Ok(())
 }
 
+/// Whether the database, rather than one write, failed.
+fn is_fatal(error: &Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+    let cause = error.cause().and_then(|cause| cause.downcast_ref::<rusqlite::Error>());
+    let code = cause.and_then(rusqlite::Error::sqlite_error_code);
+    matches!(code, Some(SystemIoFailure | DatabaseCorrupt | NotADatabase)) && !cause.is_some_and(is_damage)
+}
+
+/// Whether a checksum told that the disk has changed something. Starting over would not help: the
+/// next process finds it too, and where it is the log that was changed, ends the log there.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_DATA)
+}
+
 /// Sorted at the source, because operators act on a full disk, a read-only one and a bad one.
 impl From<rusqlite::Error> for Error {
     fn from(cause: rusqlite::Error) -> Error {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
-        let code = cause.sqlite_error().map(|error| error.extended_code);
-        if code == Some(rusqlite::ffi::SQLITE_IOERR_DATA) {
+        if is_damage(&cause) {
             return Kind::Internal.because("a part of the registry's database is damaged").with_cause(cause);
         }
         let kind = match cause.sqlite_error_code() {

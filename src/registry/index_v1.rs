@@ -94,12 +94,12 @@ impl Registry {
     // repositories and images -----------------------------------------------------
 
     /// Makes a repository if it is new, and notes which images will come.
-    pub fn repo_announce(&self, repo: &RepoName, images: Vec<V1Image>) -> Result<()> {
+    pub fn repo_announce(&self, user: &User, repo: &RepoName, images: Vec<V1Image>) -> Result<()> {
         check_announced(&images)?;
         self.check_room(0)?;
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, user.id);
         self.db.write(move |write| {
-            let id = repo_make(write, &repo, private)?;
+            let id = repo_make(write, &repo, private, Some(by))?;
             images_merge(write, id, &images)
         })
     }

@@ -3,17 +3,27 @@
 //! Synchronous. Nothing outside this module knows SQL or paths. A verb checks, runs one
 //! transaction, and returns the richest honest row; dialects take what they show.
 
+mod ballast;
 mod blobs;
 mod catalog;
 mod db;
+mod failures;
+mod gc;
 mod grants;
+mod images;
 mod index_v1;
+mod leases;
 mod mlspace;
 mod orgs;
 mod password;
 mod people;
+mod pulls;
 mod repos;
+mod retention;
+mod scrub;
+mod services;
 mod sql;
+mod suspects;
 mod tokens;
 mod uploads;
 mod vfs;
@@ -32,12 +42,17 @@ use db::{Db, Write};
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use db::PagesChecked;
+pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
+pub use images::{BlobPart, ImageParts, ImageRow, TAG_COLOR_MAX, TagLine};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
-pub use mlspace::{GENERATED_PREFIX, Image, Workspace};
+pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
 pub use repos::{Listed, Order, PlatformRow, Pusher, Repo, RepoChange, Slice, TagRow};
+pub use retention::Rule;
+pub use scrub::{Read, Scrubbed, Wanted};
+pub use services::{Service, ServiceMade, ServiceRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
 pub use uploads::Upload;
 
@@ -83,12 +98,21 @@ pub struct Options {
     pub uploads_per_user: usize,
     /// An upload nobody touched for this long is dropped.
     pub upload_expiry: Duration,
+    /// What was pushed, mounted or asked for within this time is never collected.
+    pub grace: Duration,
+    /// How long a scrub of the whole store takes, in slices. Zero: it is not scrubbed.
+    pub scrub_period: Duration,
+    /// What goes without anybody deleting it, in this order.
+    pub retention: Vec<Rule>,
 }
 
 /// Reserve: a twentieth of the disk, but a large disk need not keep tens of gigabytes.
 const RESERVE_SHARE: u64 = 20;
 const RESERVE_BYTES_MIN: u64 = 256 << 20;
 const RESERVE_BYTES_MAX: u64 = 2 << 30;
+
+/// A server that ran this long makes earlier failures of no account.
+const FAILURES_FORGOTTEN: Duration = Duration::from_secs(3_600);
 
 /// Manifests beyond this are read one at a time.
 const READ_TOGETHER_BYTES: usize = 64 << 10;
@@ -110,12 +134,18 @@ pub struct Registry {
     clock: Clock,
     options: RwLock<Arc<Options>>,
     uploads: uploads::Uploads,
+    leases: Arc<leases::Leases>,
+    suspects: Arc<suspects::Suspects>,
     /// Held while a large manifest is read.
     reading: Mutex<()>,
     /// Held while a server runs on this directory.
     _lock: Option<File>,
     serving: bool,
     unclean: bool,
+    /// By the monotonic clock.
+    opened: Duration,
+    /// False for a server that only reads, because the database failed too often.
+    writable: bool,
 }
 
 impl Registry {
@@ -130,27 +160,42 @@ impl Registry {
             Mode::Tool => None,
         };
         let blobs = Blobs::open(dir)?;
-        let db = Db::open(dir, &blobs, &clock)?;
+        let writable = lock.is_none() || !failures::are_many(dir);
+        let db = Db::open(dir, &blobs, &clock, writable)?;
         // The database's own name, on its first day.
         blobs::sync_dir(dir)?;
-        let unclean = match mode {
-            Mode::Serve { boot_id } => start(&db, &blobs, boot_id)?,
-            Mode::Tool => false,
+        let start = match mode {
+            Mode::Serve { boot_id } if writable => start(&db, &blobs, boot_id)?,
+            Mode::Serve { .. } => {
+                tracing::error!(
+                    "the store failed again and again: it is read, and takes no writes; see `outport check`"
+                );
+                Start { unclean: false, power_went: false }
+            }
+            Mode::Tool => Start { unclean: false, power_went: false },
         };
         let uploads = uploads::Uploads::open(&blobs, &clock)?;
-        let serving = lock.is_some();
-        Ok(Registry {
+        let (serving, opened) = (lock.is_some(), (clock.monotonic)());
+        let registry = Registry {
             dir: dir.to_owned(),
             db,
             blobs,
             clock,
             options: RwLock::new(Arc::new(options)),
             uploads,
+            leases: Arc::default(),
+            suspects: Arc::default(),
             reading: Mutex::default(),
             _lock: lock,
             serving,
-            unclean,
-        })
+            unclean: start.unclean,
+            opened,
+            writable,
+        };
+        if start.power_went {
+            registry.suspect_recent()?;
+        }
+        Ok(registry)
     }
 
     pub fn dir(&self) -> &Path {
@@ -168,6 +213,11 @@ impl Registry {
 
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// How long this process has had the directory open.
+    pub fn uptime(&self) -> Duration {
+        (self.clock.monotonic)().saturating_sub(self.opened)
     }
 
     /// True if the last server of this directory did not stop by itself.
@@ -201,30 +251,42 @@ impl Registry {
         self.db.read(|tx| manifest_row(tx, repo, reference)).map(|(_, row)| row)
     }
 
-    /// A manifest and its bytes as they were pushed, checked against their digest.
+    /// A manifest and its bytes as they were pushed, checked against their digest. That of an
+    /// image counts as a pull, that of an index not: its image follows.
     ///
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
     pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
-        let (id, row, body) = self.db.read(|tx| {
+        let (id, row, (body, repo_id, is_image)) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
-            Ok((id, row, sql::manifest_body(tx, id)?))
+            Ok((id, row, sql::manifest_content(tx, id)?))
         })?;
         if digest_of(row.digest.algorithm(), &body) != row.digest {
             tracing::error!(%repo, digest = %row.digest, "a manifest's bytes are wrong; it is out of service until it is pushed again");
             self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
             return Err(Kind::NotFound(Thing::Manifest).into());
         }
+        if is_image {
+            self.db.pulls.add(repo_id, 1);
+        }
         Ok((row, body))
     }
 
-    /// The size of a blob this repository holds, in bytes.
+    /// The size of a blob this repository holds, in bytes. Blocks while there are suspects.
     pub fn blob_stat(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
-        self.db.read(|tx| Ok(sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?.bytes))
+        self.lease(repo, digest)?;
+        self.suspect_verify(digest)?;
+        let key = self.db.read(|tx| sql::blob_in_repo(tx, repo, digest))?;
+        match key {
+            Some(key) if self.blobs.is_there(digest, key.bytes) => Ok(key.bytes),
+            // A row whose file is gone: the client sends it again, which heals it.
+            _ => Err(Kind::NotFound(Thing::Blob).into()),
+        }
     }
 
     /// Opens a blob this repository holds. Blocks.
     pub fn blob(&self, repo: &RepoName, digest: &Digest) -> Result<BlobReader> {
+        self.lease(repo, digest)?;
         let (bytes, crcs) = self.db.read(|tx| {
             let key = sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?;
             Ok((key.bytes, sql::blob_crcs(tx, key.id)?))
@@ -250,6 +312,14 @@ impl Registry {
             self.blob_is_bad(blob.digest(), Some(blob.inode()), &error)?;
             Err(error)
         })
+    }
+
+    /// Whoever is told that a blob is here may name it in a manifest for a while.
+    fn lease(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+        match self.leases.take(repo.full(), digest, self.db.service_secs()) {
+            true => Ok(()),
+            false => Err(Kind::NotFound(Thing::Blob).into()),
+        }
     }
 
     /// Takes a blob out of service: its row says so, its file goes to quarantine.
@@ -306,9 +376,9 @@ impl Registry {
     /// failure.
     pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
         let mut sealed = self.uploads.take(upload)?.seal(digest)?;
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, upload.user());
         self.db.write(move |write| {
-            let repo = repo_make(write, &repo, private)?;
+            let repo = repo_make(write, &repo, private, Some(by))?;
             let known = sql::blob(write.tx, &sealed.digest)?;
             // The file is replaced even if a live row has one: these bytes were checked just
             // now, which heals damage that nobody has noticed.
@@ -318,7 +388,9 @@ impl Registry {
                 _ => sql::blob_upsert(write.tx, &sealed.digest, sealed.bytes, &sealed.crcs)?,
             };
             sql::repo_blob_set(write.tx, repo, blob, write.service_secs)
-        })
+        })?;
+        self.suspects.clear(digest);
+        Ok(())
     }
 
     /// Links a blob that some repository this user may read holds. False if there is none:
@@ -332,25 +404,27 @@ impl Registry {
         only_from: Option<RepoName>,
     ) -> Result<bool> {
         let readable = {
-            let (user, digest) = (user.clone(), digest.clone());
+            let (user, digest, blobs) = (user.clone(), digest.clone(), self.blobs.clone());
             move |tx: &rusqlite::Connection| -> Result<Option<i64>> {
-                if let Some(from) = &only_from {
-                    return Ok(sql::blob_in_repo(tx, from, &digest)?.map(|blob| blob.id));
-                }
-                match sql::blob(tx, &digest)? {
-                    Some(blob) if blob.live && sql::blob_readable(tx, blob.id, user.id)? => Ok(Some(blob.id)),
-                    _ => Ok(None),
-                }
+                let found = match &only_from {
+                    Some(from) => sql::blob_in_repo(tx, from, &digest)?,
+                    None => match sql::blob(tx, &digest)? {
+                        Some(blob) if blob.live && sql::blob_readable(tx, blob.id, user.id)? => Some(blob),
+                        _ => None,
+                    },
+                };
+                Ok(found.filter(|blob| blobs.is_there(&digest, blob.bytes)).map(|blob| blob.id))
             }
         };
+        self.suspect_verify(digest)?;
         // Most mounts miss, and a miss shall not cost a commit.
         if self.db.read(&readable)?.is_none() {
             return Ok(false);
         }
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, user.id);
         self.db.write(move |write| {
             let Some(blob) = readable(write.tx)? else { return Ok(false) };
-            let repo = repo_make(write, &repo, private)?;
+            let repo = repo_make(write, &repo, private, Some(by))?;
             sql::repo_blob_set(write.tx, repo, blob, write.service_secs)?;
             Ok(true)
         })
@@ -367,6 +441,9 @@ impl Registry {
             manifest::read(&push.body, push.content_type.as_deref())?
         };
         self.check_room(push.body.len() as u64)?;
+        for blob in &read.blobs {
+            self.suspect_verify(blob)?;
+        }
         let mut tags = push.tags;
         let digest = match push.reference {
             Reference::Digest(digest) => {
@@ -381,12 +458,12 @@ impl Registry {
             }
         };
         let put = ManifestPut { digest: digest.clone(), subject: read.subject.clone() };
-        let (private, user) = (self.options().private, push.user);
+        let (private, user, files) = (self.options().private, push.user, self.blobs.clone());
         self.db.write(move |write| {
-            let repo = repo_make(write, &push.repo, private)?;
-            let blobs = blobs_held(write.tx, &push.repo, &read.blobs)?;
-            let tx = write.tx;
-            let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, user, write.now_us)?;
+            let repo = repo_make(write, &push.repo, private, Some(user))?;
+            let blobs = blobs_held(write.tx, &files, &push.repo, &read.blobs)?;
+            let (tx, stamp) = (write.tx, write.stamp(user));
+            let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, stamp)?;
             for blob in blobs {
                 sql::edge_insert(tx, id, blob)?;
             }
@@ -394,7 +471,7 @@ impl Registry {
                 sql::child_insert(tx, id, child)?;
             }
             for tag in &tags {
-                sql::tag_set(tx, repo, tag, id, user, write.now_us)?;
+                sql::tag_set(tx, repo, tag, id, stamp)?;
             }
             sql::repo_set_pushed(tx, repo, write.now_us)
         })?;
@@ -455,16 +532,7 @@ impl Registry {
         for algorithm in Algorithm::ALL {
             self.blobs.walk(algorithm, |digests| {
                 let orphans = self.db.read(|tx| without_row(tx, digests))?;
-                if !orphans.is_empty() {
-                    removed += self.db.write(move |write| {
-                        // Asked again: it may have been pushed since.
-                        let orphans = without_row(write.tx, orphans)?;
-                        for digest in &orphans {
-                            write.shelf.remove(digest)?;
-                        }
-                        Ok(orphans.len() as u64)
-                    })?;
-                }
+                removed += self.files_remove(orphans)?;
                 Ok(())
             })?;
         }
@@ -476,6 +544,22 @@ impl Registry {
     /// is never at rest. Blocks for as long as it takes to read so many times 4 KiB.
     pub fn check_pages(&self, from: u32, count: u32) -> Result<PagesChecked> {
         self.db.check_pages(from, count)
+    }
+
+    /// What keeps the directory fit, every few minutes. Writes only where something changed.
+    pub fn upkeep(&self) {
+        if let Err(error) = ballast::keep(&self.dir) {
+            tracing::warn!(%error, "no room could be kept for deleting on a full disk");
+        }
+        if self.uptime() > FAILURES_FORGOTTEN && !self.db.has_failed() {
+            failures::forget(&self.dir);
+        }
+    }
+
+    /// True once the database failed: the server shall end, for the next one to recover.
+    /// False where that was tried often enough, and this one only reads.
+    pub fn shall_end(&self) -> bool {
+        self.writable && self.db.has_failed()
     }
 
     /// Whether pulls work: the database answers.
@@ -512,7 +596,12 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
+        if self.serving && !self.shall_end() {
+            // Stopped by somebody, who may have mended what was broken.
+            failures::forget(&self.dir);
+        }
         if self.serving
+            && !self.db.has_failed()
             && let Err(error) = self.db.write(|write| sql::meta_set(write.tx, "running", &[0]))
         {
             tracing::warn!(?error, "the clean stop could not be noted");
@@ -565,23 +654,28 @@ fn manifest_row(
 }
 
 /// A repository's id; made, with its namespace, if it is new.
-fn repo_make(write: &Write, name: &RepoName, private: bool) -> Result<i64> {
+fn repo_make(write: &Write, name: &RepoName, private: bool, by: Option<i64>) -> Result<i64> {
     if let Some(key) = sql::repo(write.tx, name)? {
         return Ok(key.id);
     }
     let namespace = sql::namespace_make(write.tx, name.namespace(), write.now_us)?;
-    sql::repo_insert(write.tx, namespace, name, private, write.now_us)
+    sql::repo_insert(write.tx, namespace, name, private, by, write.now_us)
 }
 
 /// The rows of blobs a repository holds; all of them, or `BlobMissing` naming some.
-fn blobs_held(tx: &rusqlite::Connection, repo: &RepoName, digests: &[Digest]) -> Result<Vec<i64>> {
+fn blobs_held(
+    tx: &rusqlite::Connection,
+    files: &Blobs,
+    repo: &RepoName,
+    digests: &[Digest],
+) -> Result<Vec<i64>> {
     /// How many missing blobs an error names.
     const NAMED_MAX: usize = 5;
     let (mut held, mut missing) = (Vec::with_capacity(digests.len()), Vec::new());
     for digest in digests {
         match sql::blob_in_repo(tx, repo, digest)? {
-            Some(blob) => held.push(blob.id),
-            None => missing.push(digest.as_str()),
+            Some(blob) if files.is_there(digest, blob.bytes) => held.push(blob.id),
+            _ => missing.push(digest.as_str()),
         }
     }
     if missing.is_empty() {
@@ -606,8 +700,30 @@ fn without_row(tx: &rusqlite::Connection, mut digests: Vec<Digest>) -> Result<Ve
     Ok(orphans)
 }
 
+/// Whether a server has a directory just now.
+fn is_served(dir: &Path) -> Result<bool> {
+    match lock_dir_once(dir) {
+        Ok(_let_go_at_once) => Ok(false),
+        Err(error) if error.kind == Kind::Unavailable => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes the directory for one server. The lock ends with the process, however it ends.
+/// A verb that looks whether there is one holds it for a moment, which is waited for.
 fn lock_dir(dir: &Path) -> Result<File> {
+    const TRIES: u32 = 10;
+    const WAIT: Duration = Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match lock_dir_once(dir) {
+            Err(error) if error.kind == Kind::Unavailable => std::thread::sleep(WAIT),
+            taken => return taken,
+        }
+    }
+    lock_dir_once(dir)
+}
+
+fn lock_dir_once(dir: &Path) -> Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::OpenOptions::new()
         .create(true)
@@ -623,23 +739,33 @@ fn lock_dir(dir: &Path) -> Result<File> {
     }
 }
 
-/// Notes that a server runs, and clears what an earlier boot left. True if the last
-/// server did not stop by itself.
-fn start(db: &Db, blobs: &Blobs, boot_id: &str) -> Result<bool> {
+/// What a server found when it started.
+struct Start {
+    /// The last server did not stop by itself.
+    unclean: bool,
+    /// Nor did the machine it ran on.
+    power_went: bool,
+}
+
+/// Notes that a server runs, and clears what an earlier boot left.
+fn start(db: &Db, blobs: &Blobs, boot_id: &str) -> Result<Start> {
     let (last_boot, running) =
         db.read(|tx| Ok((sql::meta_get(tx, "boot_id")?, sql::meta_get(tx, "running")?)))?;
-    if last_boot.as_deref() != Some(boot_id.as_bytes()) {
+    let rebooted = last_boot.as_deref() != Some(boot_id.as_bytes());
+    if rebooted {
         // Bytes that were not synced before the power went may be anything now.
         for left in blobs.uploads_left()? {
             blobs::discard(&left.path);
         }
     }
     let boot_id = boot_id.to_owned();
+    blobs.trash_empty()?;
     db.write(move |write| {
         sql::meta_set(write.tx, "boot_id", boot_id.as_bytes())?;
         sql::meta_set(write.tx, "running", &[1])
     })?;
-    Ok(running.as_deref() == Some(&[1]))
+    let unclean = running.as_deref() == Some(&[1]);
+    Ok(Start { unclean, power_went: unclean && rebooted })
 }
 
 /// The kernel's name for this boot, or what the service manager handed in because it

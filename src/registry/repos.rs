@@ -80,7 +80,7 @@ pub struct RepoChange {
 }
 
 impl RepoChange {
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let too_long = |text: &Option<String>, max| text.as_ref().is_some_and(|text| text.len() > max);
         let labels = self.labels.as_deref().unwrap_or_default();
         if too_long(&self.description, DESCRIPTION_MAX)
@@ -146,19 +146,30 @@ impl Registry {
             if sql::repo(write.tx, &to)?.is_some() {
                 return Err(Kind::Exists(Thing::Repo).into());
             }
-            let repo = repo_make(write, &to, change.private.unwrap_or(private))?;
-            sql::repo_set_creator(write.tx, repo, id)?;
+            let repo = repo_make(write, &to, change.private.unwrap_or(private), Some(id))?;
             sql::repo_change(write.tx, repo, &change, write.now_us)
         })?;
         self.repo_seen(Some(user), name)
     }
 
+    /// Changes a repository, and makes it first if it is new: what the command line does.
+    pub fn repo_set(&self, name: &RepoName, change: RepoChange) -> Result<()> {
+        change.check()?;
+        let (name, private) = (name.clone(), self.options().private);
+        self.db.write(move |write| {
+            let repo = repo_make(write, &name, private, None)?;
+            sql::repo_change(write.tx, repo, &change, write.now_us)
+        })
+    }
+
     /// A repository as this caller sees it.
     pub fn repo_seen(&self, user: Option<&User>, name: &RepoName) -> Result<Repo> {
-        self.db.read(|tx| {
+        let mut repo = self.db.read(|tx| {
             let key = sql::repo(tx, name)?.ok_or(Kind::NotFound(Thing::Repo))?;
             sql::repo_seen(tx, key.id, id_of(user))
-        })
+        })?;
+        self.db.pulls.show([&mut repo]);
+        Ok(repo)
     }
 
     /// Changes a repository, and returns it as it is then.
@@ -188,7 +199,8 @@ impl Registry {
         self.db.read(|tx| {
             let missing = Kind::NotFound(Thing::Repo);
             let (id, owned) = sql::namespace(tx, namespace)?.ok_or(missing)?;
-            let (rows, count) = sql::repos_of(tx, id, user, &needle, order, slice)?;
+            let (mut rows, count) = sql::repos_of(tx, id, user, &needle, order, slice)?;
+            self.db.pulls.show(&mut rows);
             if !owned && count == 0 && needle.is_empty() && !sql::namespace_reads(tx, id, user)? {
                 return Err(missing.into());
             }
@@ -200,7 +212,8 @@ impl Registry {
     /// name; the first 10,000.
     pub fn repos_found(&self, user: Option<&User>, needle: &str, slice: Slice) -> Result<Listed<Repo>> {
         let (user, needle) = (id_of(user), needle.to_lowercase());
-        let (rows, count) = self.db.read(|tx| sql::repos_found(tx, user, &needle, FOUND_MAX, slice))?;
+        let (mut rows, count) = self.db.read(|tx| sql::repos_found(tx, user, &needle, FOUND_MAX, slice))?;
+        self.db.pulls.show(&mut rows);
         Ok(Listed { rows, count })
     }
 
@@ -252,13 +265,16 @@ impl Registry {
         Ok(row)
     }
 
+    /// The first 64 KiB of a config: all there is of any real one. Opens a file.
+    pub(super) fn config(&self, repo: &RepoName, config: &Digest) -> Result<bytes::Bytes> {
+        let blob = self.blob(repo, config)?;
+        self.blob_piece(&blob, 0, blob.bytes(), Piece::Small)
+    }
+
     /// An image's platform, from its config; nothing is said where that cannot be read.
     fn add_image(&self, repo: &RepoName, row: &mut TagRow) {
         let Some(config) = &row.config else { return };
-        let platform = self.blob(repo, config).and_then(|blob| {
-            let text = self.blob_piece(&blob, 0, blob.bytes(), Piece::Small)?;
-            Ok(manifest::config_platform(&text))
-        });
+        let platform = self.config(repo, config).map(|text| manifest::config_platform(&text));
         row.platforms = vec![PlatformRow {
             digest: row.digest.clone(),
             platform: platform.unwrap_or_default(),
@@ -267,18 +283,32 @@ impl Registry {
     }
 }
 
-/// An index's platforms, from its body.
 fn add_children(tx: &rusqlite::Connection, row: &mut TagRow) -> Result<()> {
-    if row.config.is_some() || row.bytes > INDEX_BYTES_MAX {
-        return Ok(());
-    }
-    let body = sql::manifest_body(tx, row.manifest)?;
-    for (digest, platform) in manifest::index_platforms(&body).into_iter().take(PLATFORMS_MAX) {
-        let content_bytes = sql::content_bytes(tx, row.repo, &digest)?.unwrap_or(0);
-        row.content_bytes = row.content_bytes.saturating_add(content_bytes);
-        row.platforms.push(PlatformRow { digest, platform, content_bytes });
+    if row.config.is_none() {
+        row.platforms = index_rows(tx, row.repo, row.manifest, row.bytes)?;
+        let children = row.platforms.iter().map(|platform| platform.content_bytes);
+        row.content_bytes = children.fold(row.content_bytes, u64::saturating_add);
     }
     Ok(())
+}
+
+/// An index's platforms, from its body of so many bytes; none for what is no index.
+pub(super) fn index_rows(
+    tx: &rusqlite::Connection,
+    repo: i64,
+    manifest: i64,
+    bytes: u64,
+) -> Result<Vec<PlatformRow>> {
+    if bytes > INDEX_BYTES_MAX {
+        return Ok(Vec::new());
+    }
+    let body = sql::manifest_body(tx, manifest)?;
+    let children = manifest::index_platforms(&body).into_iter().take(PLATFORMS_MAX);
+    let row = |(digest, platform)| {
+        let content_bytes = sql::content_bytes(tx, repo, &digest)?.unwrap_or(0);
+        Ok(PlatformRow { digest, platform, content_bytes })
+    };
+    children.map(row).collect()
 }
 
 /// No user has the id 0.

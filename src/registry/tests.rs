@@ -15,6 +15,9 @@ fn options() -> Options {
         reserve_bytes: Some(0),
         uploads_per_user: 64,
         upload_expiry: Duration::from_secs(3600),
+        grace: Duration::from_secs(3600),
+        scrub_period: Duration::from_secs(30 * 86_400),
+        retention: Vec::new(),
     }
 }
 

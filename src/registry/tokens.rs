@@ -61,11 +61,7 @@ impl Registry {
         expires_us: Option<i64>,
     ) -> Result<(i64, String)> {
         check_label(label)?;
-        let mut bytes = [0; 24];
-        random(&mut bytes)?;
-        let token =
-            format!("{TOKEN_PREFIX}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes));
-        let hash = hash(&token);
+        let (token, hash) = mint(TOKEN_PREFIX)?;
         let scope = TokenScope { access, pattern: pattern.text() };
         let (owner, label) = (owner.clone(), label.to_owned());
         let id = self.db.write(move |write| {
@@ -171,6 +167,17 @@ fn check_label(label: &str) -> Result<()> {
     Ok(())
 }
 
-fn hash(token: &str) -> [u8; 32] {
-    sha2::Sha256::digest(token.as_bytes()).into()
+/// A new secret, 192 random bits behind a prefix, and the hash it is looked up by.
+pub(super) fn mint(prefix: &str) -> Result<(String, [u8; 32])> {
+    let mut bytes = [0; 24];
+    random(&mut bytes)?;
+    let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let secret = format!("{prefix}{text}");
+    let hash = hash(&secret);
+    Ok((secret, hash))
+}
+
+/// What is kept of a secret that is random: nobody could guess it, so that a fast hash will do.
+pub(super) fn hash(secret: &str) -> [u8; 32] {
+    sha2::Sha256::digest(secret.as_bytes()).into()
 }

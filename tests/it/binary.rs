@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_outport");
 
-fn outport(data: &Path, args: &[&str], input: &str) -> Output {
+pub fn outport(data: &Path, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(BINARY)
         .args(args)
         .arg("--data")
@@ -26,7 +26,7 @@ fn outport(data: &Path, args: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -424,6 +424,39 @@ fn organisations_grants_and_tokens_are_managed_at_the_command_line() {
 }
 
 #[test]
+fn service_clients_are_managed_at_the_command_line_and_the_server_knows_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    let run = |args: &[&str]| outport(data.path(), args, "");
+    let made = run(&["service", "add", "admin", "--json"]);
+    let made: serde_json::Value = serde_json::from_str(&said(&made)).unwrap();
+    let text = |key: &str| made[key].as_str().unwrap().to_owned();
+    assert_eq!((text("user"), text("workspace")), ("admin".to_owned(), "admin".to_owned()));
+    let login = serde_json::json!({"client_id": text("id"), "client_secret": text("secret")}).to_string();
+    let log_in = || server.ask("POST", "/public/v2/service_auth", login.as_bytes()).unwrap().status;
+    assert_eq!(log_in(), 200);
+    let listed = said(&run(&["service", "list", "--json"]));
+    assert!(listed.contains(&text("id")) && listed.contains(&text("workspace_id")), "{listed}");
+    assert!(!listed.contains(&text("secret")) && !listed.contains(&text("api_key")), "shown once");
+    assert!(said(&run(&["service", "list"])).starts_with(&text("id")));
+    let told = said(&run(&["service", "add", "admin", "--workspace", "admin"]));
+    for word in ["client_id", "client_secret", "x-api-key", "x-workspace-id", &text("workspace_id")] {
+        assert!(told.contains(word), "{told}");
+    }
+    assert!(run(&["service", "remove", &text("id")]).status.success());
+    assert_eq!(log_in(), 401);
+    for wrong in [
+        &["service", "remove", &text("id")][..],
+        &["service", "add", "nobody"],
+        &["service", "add", "admin", "--workspace", "nowhere"],
+    ] {
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(1), "{wrong:?}");
+        assert!(complained(&output).contains("there is no "), "{}", complained(&output));
+    }
+}
+
+#[test]
 fn mistakes_at_the_command_line_are_told_in_a_sentence() {
     let data = tempfile::tempdir().unwrap();
     let none = outport(&data.path().join("none"), &["user", "list"], "");
@@ -439,4 +472,32 @@ fn mistakes_at_the_command_line_are_told_in_a_sentence() {
     assert!(complained(&wrong).contains("line 3"), "{}", complained(&wrong));
     let shown = outport(data.path(), &["config", "show"], "");
     assert!(said(&shown).contains("anonymous_pull = false"));
+}
+
+#[test]
+fn gc_works_without_a_server_and_asks_one_that_runs() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    let push = |server: &Serving, bytes: &[u8]| {
+        let digest = sha256(bytes);
+        let answer = server.ask("POST", &format!("/v2/a/b/blobs/uploads/?digest={digest}"), bytes).unwrap();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        digest
+    };
+    let digest = push(&server, b"alone");
+    let kept = outport(data.path(), &["gc", "--json"], "");
+    assert_eq!(said(&kept), "{\"tags\":0,\"images\":0,\"blobs\":0,\"bytes\":0,\"leased\":0}\n");
+    let would = outport(data.path(), &["gc", "--grace", "0", "--dry-run"], "");
+    assert!(
+        said(&would).contains(&digest) && said(&would).contains("Would remove 1 blobs of 5 bytes"),
+        "{would:?}"
+    );
+    let asked = outport(data.path(), &["gc", "--grace", "0"], "");
+    assert!(said(&asked).starts_with("Removed 1 blobs of 5 bytes"), "{asked:?}");
+    let head = server.ask("HEAD", &format!("/v2/a/b/blobs/{digest}"), b"").unwrap();
+    assert_eq!(head.status, 404);
+    push(&server, b"alone again");
+    server.kill();
+    let alone = outport(data.path(), &["gc", "--grace", "0"], "");
+    assert!(said(&alone).starts_with("Removed 1 blobs of 11 bytes"), "{alone:?}");
 }

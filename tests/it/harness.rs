@@ -61,6 +61,9 @@ impl Default for Wishes {
                 reserve_bytes: Some(0),
                 uploads_per_user: 64,
                 upload_expiry: Duration::from_secs(86_400),
+                grace: Duration::from_secs(3600),
+                scrub_period: Duration::from_secs(30 * 86_400),
+                retention: Vec::new(),
             },
             http: Options {
                 anonymous_pull: false,
@@ -151,6 +154,18 @@ impl Site {
         Site::start(dir, wishes, hands)
     }
 
+    /// What the disk holds at this moment, as if the process were killed now.
+    pub fn crash(self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_tree(self.dir.as_ref().unwrap().path(), copy.path());
+        copy
+    }
+
+    /// Another process on what a crash left, in a boot of this name.
+    pub fn resume(dir: TempDir, boot_id: &str) -> Site {
+        Site::start(dir, Wishes { boot_id: boot_id.into(), ..Wishes::default() }, Hands::default())
+    }
+
     pub fn add_user(&self, name: &str) {
         let name = UserName::parse(name).unwrap();
         let add = UserAdd { name: &name, password: PASSWORD, admin: false, email: None };
@@ -220,6 +235,19 @@ impl Site {
         let answer = self.ask("POST", &format!("/v2/{repo}/blobs/uploads/")).send();
         assert_eq!(answer.status, 202, "{answer:?}");
         answer.header("location").unwrap().to_owned()
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
     }
 }
 

@@ -631,9 +631,10 @@ fn a_search_finds_what_the_caller_may_read() {
     let expected = json!({
         "query": "cam", "num_results": 1, "num_pages": 1, "page": 1, "page_size": 25,
         "results": [{"name": "library/cam", "description": "", "star_count": 0,
-            "is_official": false, "is_automated": false, "is_trusted": false}]
+            "is_official": true, "is_automated": false, "is_trusted": false}]
     });
     assert_eq!(*row, expected);
+    assert_eq!(search(Some("bob"), "q=bob").json()["results"][0]["is_official"], false);
     refuses(&site.ask("GET", "/v1/search?q=cam").with_password("bob", "wrong").send(), 401);
     refuses(&search(Some("admin"), "q=%00"), 400);
     refuses(&search(Some("admin"), &format!("q={}", "a".repeat(256))), 400);
@@ -644,8 +645,9 @@ fn a_search_finds_what_the_caller_may_read() {
 #[test]
 fn searches_come_in_pages_of_up_to_a_hundred() {
     let site = Site::new();
+    let admin = site.registry.users().unwrap().remove(0).user;
     for n in 0..120 {
-        site.registry.repo_announce(&repo(&format!("team/app{n:03}")), Vec::new()).unwrap();
+        site.registry.repo_announce(&admin, &repo(&format!("team/app{n:03}")), Vec::new()).unwrap();
     }
     let page = |query: &str| site.get(&format!("/v1/search?q=app&{query}"));
     assert_eq!(names(&page("")).len(), 25);

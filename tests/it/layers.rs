@@ -76,8 +76,19 @@ fn dialects_do_not_know_each_other() {
         uses("http/token.rs", &["super::index_v1", "super::ops", "super::hub", "super::mlspace"]),
         nothing
     );
-    let others = ["super::oci", "super::ops", "super::token", "super::hub", "super::index_v1"];
+    let others = [
+        "http::hub",
+        "http::oci",
+        "http::ops",
+        "http::token",
+        "super::hub",
+        "super::index_v1",
+        "super::oci",
+        "super::ops",
+        "super::token",
+    ];
     assert_eq!(uses("http/mlspace.rs", &others), nothing);
+    assert_eq!(uses("http/mlspace", &others), nothing);
     // Those of http/hub.rs have a module `tokens` and a handler `token` of their own.
     let others = [
         "http::mlspace",

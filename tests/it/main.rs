@@ -12,6 +12,7 @@ mod across;
 mod auth;
 mod binary;
 mod damage;
+mod gc;
 mod hostile;
 mod hub;
 mod index_v1;
@@ -20,6 +21,9 @@ mod lists;
 mod manifests;
 mod mlspace;
 mod pulls;
+mod scrub;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 mod tables;
 mod tokens;
 mod uploads;

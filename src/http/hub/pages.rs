@@ -61,15 +61,7 @@ impl Paging {
 /// used, for clients follow it to the letter.
 fn address(call: &Call, page: u64) -> String {
     let (scheme, host) = call.app.origin(call.asked());
-    let uri = &call.head().uri;
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        if key != "page" {
-            query.append_pair(&key, &value);
-        }
-    }
-    query.append_pair("page", &page.to_string());
-    format!("{scheme}://{host}{}?{}", uri.path(), query.finish())
+    format!("{scheme}://{host}{}", call.address_with("page", &page.to_string()))
 }
 
 /// `ordering`: the newest first, also for `last_updated`, as Hub has it.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::form::Form;
 use crate::error::{Error, Kind, Result};
-use crate::http::auth::{self, Caller};
+use crate::http::auth::{self, Caller, Limit};
 use crate::http::call::Call;
 use crate::http::reply::{self, Reply};
 use crate::http::route::Asked;
@@ -66,9 +66,9 @@ fn verify(app: &App, token: &str) -> Result<Caller> {
     let user = user.ok_or_else(invalid)?;
     let limit = match claims.robot {
         None => None,
-        Some(id) => Some((id, app.registry.token_still(&user, id)?.ok_or_else(invalid)?)),
+        Some(id) => Some(Limit::still(app, &user, id)?.ok_or_else(invalid)?),
     };
-    Ok(Caller { user: Some(user), scopes: None, limit })
+    Ok(Caller { user: Some(user), limit, ..Caller::default() })
 }
 
 /// Whoever asks where nobody need be known: nobody only where anonymous pulls are on, and a
@@ -78,7 +78,7 @@ pub async fn anyone(call: &Call) -> Result<Caller> {
     if caller.user.is_none() && !call.app.options().anonymous_pull {
         return Err(Kind::Unauthorized.into());
     }
-    super::check_reach(caller.limit.as_ref().map(|(_, limit)| limit), crate::registry::Access::Pull)?;
+    super::check_reach(caller.scope(), crate::registry::Access::Pull)?;
     Ok(caller)
 }
 
@@ -113,6 +113,7 @@ async fn give(mut call: Call, asks: [&str; 2], gives: &str, secs: i64) -> Result
         }
         outcome => outcome?,
     };
+    let robot = caller.robot()?;
     let user = caller.user.ok_or(Kind::Unauthorized)?;
     let now = jwt::now_secs(app);
     let claims = Claims {
@@ -124,7 +125,7 @@ async fn give(mut call: Call, asks: [&str; 2], gives: &str, secs: i64) -> Result
         exp: now + secs,
         jti: call.asked().request_id.clone(),
         user: (user.id, user.generation),
-        robot: caller.limit.map(|(id, _)| id),
+        robot,
     };
     let body = json!({gives: jwt::sign(&app.token_key, &claims)?});
     Ok(reply::with(reply::json(StatusCode::OK, &body), CACHE_CONTROL, "no-store"))

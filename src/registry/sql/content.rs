@@ -28,13 +28,14 @@ pub fn repo_insert(
     namespace: i64,
     name: &RepoName,
     private: bool,
+    created_by: Option<i64>,
     now_us: i64,
 ) -> Result<i64> {
     tx.prepare_cached(
-        "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us)
-         VALUES (?5, ?1, ?2, ?3, ?4, ?4)",
+        "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us, created_by)
+         VALUES (?5, ?1, ?2, ?3, ?4, ?4, (SELECT id FROM user WHERE id = ?6))",
     )?
-    .execute(params![namespace, name.full(), private, now_us, uuid()?])?;
+    .execute(params![namespace, name.full(), private, now_us, uuid()?, created_by])?;
     Ok(tx.last_insert_rowid())
 }
 
@@ -42,11 +43,6 @@ pub fn repo_insert(
 pub fn repo_set_pushed(tx: &Connection, id: i64, now_us: i64) -> Result<()> {
     tx.prepare_cached("UPDATE repo SET pushed = 1, pushed_us = ?2, updated_us = ?2 WHERE id = ?1")?
         .execute(params![id, now_us])?;
-    Ok(())
-}
-
-pub fn repo_set_private(tx: &Connection, id: i64, private: bool) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET private = ?2 WHERE id = ?1")?.execute(params![id, private])?;
     Ok(())
 }
 
@@ -213,7 +209,7 @@ pub fn repo_blob_set(tx: &Connection, repo: i64, blob: i64, service_secs: i64) -
          ON CONFLICT (repo, blob) DO UPDATE SET seen_secs = excluded.seen_secs",
     )?
     .execute(params![repo, blob, service_secs])?;
-    Ok(())
+    super::candidate_insert(tx, super::Candidate { since_secs: service_secs, blob })
 }
 
 pub fn repo_blob_delete(tx: &Connection, repo: i64, blob: i64) -> Result<()> {
@@ -233,6 +229,17 @@ pub fn blob_user(tx: &Connection, repo: i64, blob: i64) -> Result<Option<Digest>
 }
 
 // manifest --------------------------------------------------------------------
+
+/// Who pushed, and when by both clocks.
+#[derive(Clone, Copy)]
+pub struct Stamp {
+    /// A user's id; none at the command line.
+    pub by: Option<i64>,
+    /// Wall clock, microseconds since 1970.
+    pub us: i64,
+    /// Service time, seconds.
+    pub secs: i64,
+}
 
 pub struct ManifestKey {
     pub id: i64,
@@ -273,6 +280,13 @@ pub fn manifest_by_tag(tx: &Connection, repo: &RepoName, tag: &Tag) -> Result<Op
         .optional()?)
 }
 
+/// A manifest's bytes, its repository, and whether it is an image rather than an index.
+pub fn manifest_content(tx: &Connection, id: i64) -> Result<(Vec<u8>, i64, bool)> {
+    Ok(tx
+        .prepare_cached("SELECT body, repo, config IS NOT NULL FROM manifest WHERE id = ?1")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+}
+
 pub fn manifest_body(tx: &Connection, id: i64) -> Result<Vec<u8>> {
     Ok(tx.prepare_cached("SELECT body FROM manifest WHERE id = ?1")?.query_row([id], |row| row.get(0))?)
 }
@@ -284,22 +298,21 @@ pub fn manifest_upsert(
     digest: &Digest,
     manifest: &Manifest,
     body: &[u8],
-    pushed_by: i64,
-    now_us: i64,
+    stamp: Stamp,
 ) -> Result<i64> {
     Ok(tx
         .prepare_cached(
             "INSERT INTO manifest
                (uuid, repo, digest, media_type, bytes, config, content_bytes, subject,
-                artifact_type, annotations, pushed_us, pushed_by, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                artifact_type, annotations, pushed_us, pushed_by, body, pushed_secs)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
              ON CONFLICT (repo, digest) DO UPDATE
                SET media_type = excluded.media_type, bytes = excluded.bytes,
                    config = excluded.config, content_bytes = excluded.content_bytes,
                    subject = excluded.subject, artifact_type = excluded.artifact_type,
                    annotations = excluded.annotations,
                    pushed_us = excluded.pushed_us, pushed_by = excluded.pushed_by,
-                   body = excluded.body, live = 1
+                   pushed_secs = excluded.pushed_secs, body = excluded.body, live = 1
              RETURNING id",
         )?
         .query_row(
@@ -314,9 +327,10 @@ pub fn manifest_upsert(
                 manifest.subject.as_ref().map(Digest::as_str),
                 manifest.artifact_type,
                 manifest.annotations,
-                now_us,
-                pushed_by,
+                stamp.us,
+                stamp.by,
                 body,
+                stamp.secs,
             ],
             |row| row.get(0),
         )?)
@@ -380,20 +394,15 @@ pub fn referrers(
 // tag -------------------------------------------------------------------------
 
 /// Points a tag at a manifest. One that is there keeps its UUID and its colour.
-pub fn tag_set(
-    tx: &Connection,
-    repo: i64,
-    tag: &Tag,
-    manifest: i64,
-    pushed_by: i64,
-    now_us: i64,
-) -> Result<()> {
+pub fn tag_set(tx: &Connection, repo: i64, tag: &Tag, manifest: i64, stamp: Stamp) -> Result<()> {
     tx.prepare_cached(
-        "INSERT INTO tag (uuid, repo, name, manifest, pushed_by, pushed_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        "INSERT INTO tag (uuid, repo, name, manifest, pushed_by, pushed_us, pushed_secs)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (repo, name) DO UPDATE
-           SET manifest = excluded.manifest, pushed_by = excluded.pushed_by, pushed_us = excluded.pushed_us",
+           SET manifest = excluded.manifest, pushed_by = excluded.pushed_by,
+               pushed_us = excluded.pushed_us, pushed_secs = excluded.pushed_secs",
     )?
-    .execute(params![uuid()?, repo, tag.as_str(), manifest, pushed_by, now_us])?;
+    .execute(params![uuid()?, repo, tag.as_str(), manifest, stamp.by, stamp.us, stamp.secs])?;
     Ok(())
 }
 

@@ -3,11 +3,14 @@
 //! A row that does not parse is an error, never a default.
 
 mod content;
+mod gc;
+mod images;
 mod index_v1;
 mod mlspace;
 mod orgs;
 mod people;
 mod repos;
+mod scrub;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -16,11 +19,14 @@ use crate::error::Result;
 use crate::names::{Digest, Uuid};
 
 pub use content::*;
+pub use gc::*;
+pub use images::*;
 pub use index_v1::*;
 pub use mlspace::*;
 pub use orgs::*;
 pub use people::*;
 pub use repos::*;
+pub use scrub::*;
 
 fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(index)?;

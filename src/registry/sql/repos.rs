@@ -35,11 +35,14 @@ const REPO: &str = "SELECT r.id, r.uuid, n.name, substr(r.name, length(n.name) +
      WHERE rb.repo = r.id)
   FROM repo AS r JOIN namespace AS n ON n.id = r.namespace";
 
+pub(super) fn labels_column(row: &Row, index: usize) -> rusqlite::Result<Vec<String>> {
+    let labels: String = row.get(index)?;
+    serde_json::from_str(&labels).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())
+    })
+}
+
 fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
-    let labels: String = row.get(8)?;
-    let labels = serde_json::from_str(&labels).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Text, error.into())
-    })?;
     Ok(Repo {
         id: row.get(0)?,
         uuid: row.get(1)?,
@@ -49,7 +52,7 @@ fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
         pushed: row.get(5)?,
         description: row.get(6)?,
         full_description: row.get(7)?,
-        labels,
+        labels: labels_column(row, 8)?,
         pulls: size_column(row, 9)?,
         created_us: row.get(10)?,
         updated_us: row.get(11)?,
@@ -146,8 +149,10 @@ pub fn repos_found(
     Ok((rows, count))
 }
 
-pub fn repo_set_creator(tx: &Connection, id: i64, user: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET created_by = ?2 WHERE id = ?1")?.execute(params![id, user])?;
+/// Counts pulls of a repository, if it is still there.
+pub fn repo_add_pulls(tx: &Connection, id: i64, pulls: u64) -> Result<()> {
+    tx.prepare_cached("UPDATE repo SET pulls = pulls + ?2 WHERE id = ?1")?
+        .execute(params![id, size_value(pulls)])?;
     Ok(())
 }
 

@@ -1,0 +1,93 @@
+//! What a scrub reads, and what is out of service.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{digest_column, size_column};
+use crate::error::Result;
+use crate::names::Digest;
+
+fn id_digest_bytes(row: &Row) -> rusqlite::Result<(i64, Digest, u64)> {
+    Ok((row.get(0)?, digest_column(row, 1)?, size_column(row, 2)?))
+}
+
+/// Live blobs after `last`, by id: id, digest, bytes.
+pub fn blobs_after(tx: &Connection, last: i64, limit: u32) -> Result<Vec<(i64, Digest, u64)>> {
+    let mut statement =
+        tx.prepare_cached("SELECT id, digest, bytes FROM blob WHERE id > ?1 AND live ORDER BY id LIMIT ?2")?;
+    let rows = statement.query_map(params![last, limit], id_digest_bytes)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Ids of live manifests after `last`.
+pub fn manifests_after(tx: &Connection, last: i64, limit: u32) -> Result<Vec<i64>> {
+    let mut statement =
+        tx.prepare_cached("SELECT id FROM manifest WHERE id > ?1 AND live ORDER BY id LIMIT ?2")?;
+    let rows = statement.query_map(params![last, limit], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A manifest's digest and body.
+pub fn manifest_by_id(tx: &Connection, id: i64) -> Result<Option<(Digest, Vec<u8>)>> {
+    Ok(tx
+        .prepare_cached("SELECT digest, body FROM manifest WHERE id = ?1")?
+        .query_row([id], |row| Ok((digest_column(row, 0)?, row.get(1)?)))
+        .optional()?)
+}
+
+/// Bytes of all blobs and manifests.
+pub fn stored_bytes(tx: &Connection) -> Result<u64> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT coalesce((SELECT sum(bytes) FROM blob), 0) + coalesce((SELECT sum(bytes) FROM manifest), 0)",
+        )?
+        .query_row([], |row| size_column(row, 0))?)
+}
+
+/// Blobs out of service: id, digest, bytes.
+pub fn blobs_bad(tx: &Connection, limit: u32) -> Result<Vec<(i64, Digest, u64)>> {
+    let mut statement =
+        tx.prepare_cached("SELECT id, digest, bytes FROM blob WHERE live = 0 ORDER BY digest LIMIT ?1")?;
+    let rows = statement.query_map([limit], id_digest_bytes)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub fn manifests_bad(tx: &Connection, limit: u32) -> Result<Vec<(i64, Digest, u64)>> {
+    let mut statement =
+        tx.prepare_cached("SELECT id, digest, bytes FROM manifest WHERE live = 0 ORDER BY digest LIMIT ?1")?;
+    let rows = statement.query_map([limit], id_digest_bytes)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Names of images that rely on a blob, at most ten.
+pub fn images_of_blob(tx: &Connection, blob: i64) -> Result<Vec<String>> {
+    let mut statement = tx.prepare_cached("SELECT manifest FROM edge WHERE blob = ?1 LIMIT 10")?;
+    let manifests = statement.query_map([blob], |row| row.get(0))?;
+    let mut names = Vec::new();
+    for manifest in manifests {
+        names.extend(names_of_manifest(tx, manifest?)?);
+    }
+    names.truncate(10);
+    Ok(names)
+}
+
+/// `REPOSITORY:TAG` for each of a manifest's tags, at most ten, or `REPOSITORY@DIGEST`.
+pub fn names_of_manifest(tx: &Connection, manifest: i64) -> Result<Vec<String>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT r.name || coalesce(':' || t.name, '@' || m.digest)
+         FROM manifest AS m JOIN repo AS r ON r.id = m.repo LEFT JOIN tag AS t ON t.manifest = m.id
+         WHERE m.id = ?1 LIMIT 10",
+    )?;
+    let rows = statement.query_map([manifest], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Blobs pushed or mounted at this service time or later: digest and bytes.
+pub fn blobs_recent(tx: &Connection, since_secs: i64, limit: u32) -> Result<Vec<(Digest, u64)>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT DISTINCT b.digest, b.bytes FROM gc_candidate AS c JOIN blob AS b ON b.id = c.blob
+         WHERE c.since_secs >= ?1 AND b.live LIMIT ?2",
+    )?;
+    let rows = statement
+        .query_map(params![since_secs, limit], |row| Ok((digest_column(row, 0)?, size_column(row, 1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
