@@ -103,8 +103,8 @@ struct Descriptor {
 }
 
 /// A JSON object and nothing else: serde would take an array of the fields as well, and
-/// whoever reads the manifest next would not.
-struct Object<T>(T);
+/// whoever reads the same text next would not.
+pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Object<T>, D::Error> {

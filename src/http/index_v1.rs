@@ -17,6 +17,7 @@ use super::call::Call;
 use super::reply::{self, Reply};
 use super::route::{Asked, Dialect, Identified, Needs, Params, Route, routes};
 use crate::error::{Error, Kind, Result, Thing};
+use crate::manifest::Object;
 use crate::names::{LIBRARY, RepoName, Tag, UserName};
 use crate::registry::{Access, SignUpAsk, User, V1Image, v1_word};
 
@@ -187,8 +188,8 @@ async fn images(call: &mut Call) -> Result<Vec<V1Image>> {
     let body = call.body(IMAGES_BYTES_MAX, Thing::Request).await?;
     let invalid = |why| move |_| Kind::Invalid(Thing::Request).because(why);
     serde_json::from_slice::<IgnoredAny>(&body).map_err(invalid("Error Decoding JSON"))?;
-    let images: Vec<Announced> = serde_json::from_slice(&body).map_err(invalid("Invalid data"))?;
-    images.iter().map(|image| V1Image::parse(&image.id, image.checksum.as_deref())).collect()
+    let images: Vec<Object<Announced>> = serde_json::from_slice(&body).map_err(invalid("Invalid data"))?;
+    images.iter().map(|Object(image)| V1Image::parse(&image.id, image.checksum.as_deref())).collect()
 }
 
 /// Uses a token up, and says whether it was good.

@@ -8,6 +8,7 @@ mod index_v1;
 mod jwt;
 mod mlspace;
 mod oci;
+mod openapi;
 mod ops;
 mod reply;
 mod route;
@@ -35,6 +36,7 @@ use crate::registry::Registry;
 use route::Asked;
 use wire::{Wire, WireState};
 
+pub use openapi::document as openapi_document;
 pub use route::{DIALECTS, Dialect, Needs, Route};
 
 /// What the configuration says to the server. All of it may change while it runs.

@@ -14,7 +14,7 @@ use crate::names::{Digest, Reference, RepoName, Tag};
 /// lists it.
 const SHOWN_MAX: u32 = 100;
 
-/// Longest colour of a tag, in bytes: a word, or a code.
+/// Longest colour of a tag, in characters.
 pub const TAG_COLOR_MAX: usize = 32;
 
 /// A tag, for a list.
@@ -192,9 +192,9 @@ impl Registry {
 }
 
 fn check_color(color: &str) -> Result<()> {
-    if color.len() > TAG_COLOR_MAX || color.chars().any(char::is_control) {
+    if color.chars().count() > TAG_COLOR_MAX || color.chars().any(char::is_control) {
         return Err(Kind::Invalid(Thing::Tag)
-            .because("a tag's colour has at most 32 bytes and no control characters"));
+            .because("a tag's colour has at most 32 characters, and no control characters"));
     }
     Ok(())
 }

@@ -314,7 +314,11 @@ fn mistakes_are_told_with_what_to_do_and_change_nothing() {
         (&["tag", "list", "bob/none"][..], 1, "no repository bob/none; `outport repo list`"),
         (&["tag", "set", "bob/app:x", "none"], 1, "no such image; `outport image list bob/app`"),
         (&["tag", "set", "bob/app:none", "--color", "red"], 1, "no such tag; `outport tag list bob/app`"),
-        (&["tag", "set", "bob/app:v1", "--color", "a colour of more than thirty-two bytes"], 1, "32 bytes"),
+        (
+            &["tag", "set", "bob/app:v1", "--color", "a colour of more than thirty-two letters"],
+            1,
+            "32 characters",
+        ),
         (&["tag", "set", "bob/app:v1"], 2, "<DIGEST|TAG>"),
         (&["tag", "set", "bob/app", "v1"], 1, "REPOSITORY:TAG"),
         (&["tag", "remove", &image], 1, "REPOSITORY:TAG"),

@@ -475,6 +475,33 @@ fn an_access_token_is_shown_once_limits_its_bearer_and_can_be_put_to_sleep() {
 }
 
 #[test]
+fn a_name_that_comes_twice_in_a_form_is_a_list() {
+    let site = Site::new();
+    let make = |form: &str| site.ask("POST", "/v2/access-tokens").by("bob").form(form).send();
+    let scopes = |answer: &Answer| answer.json()["scopes"].clone();
+    for form in [
+        "scopes=repo:read&scopes=repo:admin&token_label=x",
+        "token_label=x&scopes=repo:admin&scopes=repo:read",
+    ] {
+        let made = make(form);
+        assert_eq!((made.status, scopes(&made)), (201, json!(["repo:admin"])), "{form}");
+    }
+    let wrong = make("token_label=x&scopes=everything&scopes=repo:read");
+    assert_eq!(wrong.status, 400);
+    assert!(scopes(&wrong)[0].is_string(), "{wrong:?}");
+    let twice = make("token_label=x&token_label=y&scopes=repo:read");
+    assert_eq!((twice.status, twice.json()), (400, json!({"token_label": ["Not a valid string."]})));
+    let part = |name: &str, value: &str| {
+        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let parts = [part("token_label", "x"), part("scopes", "repo:write"), part("scopes", "repo:read")];
+    let body = parts.concat() + "--b--\r\n";
+    let made = site.ask("POST", "/v2/access-tokens").by("bob");
+    let made = made.header("Content-Type", "multipart/form-data; boundary=b").body(body.as_bytes()).send();
+    assert_eq!((made.status, scopes(&made)), (201, json!(["repo:write"])));
+}
+
+#[test]
 fn a_token_for_one_repository_sees_that_one() {
     let site = Site::new();
     for repo in ["bob/app", "bob/other"] {

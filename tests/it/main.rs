@@ -21,11 +21,15 @@ mod index_v1;
 mod layers;
 mod lists;
 mod manifests;
+mod matrix;
 mod mlspace;
+mod openapi;
 mod pulls;
+mod revocation;
 mod scrub;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 mod tables;
 mod tokens;
+mod trespass;
 mod uploads;
