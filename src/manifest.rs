@@ -270,6 +270,11 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// Whether a media type is one of those that list other manifests.
+pub fn is_index(media_type: &str) -> bool {
+    MEDIA_TYPES.iter().any(|(name, shape)| *name == media_type && *shape == Shape::Index)
+}
+
 /// Where an image runs, as far as it says so; empty where it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Platform {

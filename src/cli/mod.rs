@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod gc;
 mod image;
+mod print;
 mod progress;
 mod repo;
 mod scrub;
@@ -20,7 +21,6 @@ mod tag;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -150,16 +150,6 @@ impl Common {
         }
         Registry::open(&dir, &Mode::Tool, registry_options(&config)?, Clock::system())
     }
-
-    /// Prints a result: a sentence for people, or JSON.
-    fn say(&self, json: &impl Serialize, sentence: impl FnOnce() -> String) {
-        if self.json {
-            // Our own types serialise.
-            println!("{}", serde_json::to_string(json).unwrap_or_default());
-        } else {
-            println!("{}", sentence());
-        }
-    }
 }
 
 fn registry_options(config: &Config) -> Result<Options> {
@@ -190,21 +180,6 @@ fn image_name(text: &str) -> Result<(RepoName, Reference)> {
     }
     let (repo, tag) = text.split_once(':').unwrap_or((text, "latest"));
     Ok((RepoName::parse(repo)?, Reference::Tag(Tag::parse(tag)?)))
-}
-
-/// A list of any length, a page at a time: `next` gives those after a key.
-fn each_page<T>(
-    mut next: impl FnMut(&str) -> Result<Vec<T>>,
-    key: impl Fn(&T) -> String,
-    mut each: impl FnMut(&T),
-) -> Result<()> {
-    let mut last = String::new();
-    loop {
-        let rows = next(&last)?;
-        let Some(end) = rows.last() else { return Ok(()) };
-        last = key(end);
-        rows.iter().for_each(&mut each);
-    }
 }
 
 /// A password from standard input, its first line; or typed twice at a terminal.

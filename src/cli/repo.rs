@@ -4,10 +4,11 @@ use clap::{ArgGroup, Subcommand};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-use super::{Common, each_page};
+use super::Common;
+use super::print::{PAGE, card, comes_back, found, when, when_by, whole};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
-use crate::registry::{PAGE_MAX, Registry, Repo as RepoSeen, RepoChange, RepoRow};
+use crate::registry::{Registry, Repo as RepoSeen, RepoChange, RepoRow};
 
 #[derive(Debug, Subcommand)]
 pub enum Repo {
@@ -48,20 +49,22 @@ impl Repo {
     pub fn run(self, common: &Common) -> Result<()> {
         let registry = common.open()?;
         match self {
-            Repo::List => each_page(
-                |last| registry.repo_rows(last, PAGE_MAX),
-                |row| row.name.clone(),
-                // One JSON object a line, so that no list is too long.
-                |row| common.say(row, || sentence(row)),
-            )?,
+            Repo::List => {
+                let page =
+                    |last: Option<&RepoRow>| registry.repo_rows(last.map_or("", |row| &row.name), PAGE);
+                common.each(page, whole, line)?;
+            }
             Repo::Show { name } => {
-                let name = RepoName::parse(&name)?;
-                find(&registry, &name)?;
-                let repo = registry.repo_seen(None, &name)?;
-                common.say(&shown(&name, &repo), || describe(&name, &repo));
+                let (name, repo, frees_bytes) = look(&registry, &name)?;
+                common.say(&shown(&name, &repo, frees_bytes), || {
+                    let told = told(&name, &repo, frees_bytes);
+                    match repo.full_description.trim_end() {
+                        "" => told,
+                        text => format!("{told}\n\n{text}"),
+                    }
+                });
             }
             Repo::Set { name, public, private, description, full_description, labels } => {
-                let name = RepoName::parse(&name)?;
                 let change = RepoChange {
                     private: (public || private).then_some(private),
                     description,
@@ -69,27 +72,34 @@ impl Repo {
                     labels: labels
                         .map(|labels| labels.into_iter().filter(|label| !label.is_empty()).collect()),
                 };
-                registry.repo_set(&name, change)?;
-                let repo = registry.repo_seen(None, &name)?;
-                common.say(&shown(&name, &repo), || {
-                    let word = if repo.private { "private" } else { "public" };
-                    format!("{} is {word}.", name.full())
-                });
+                registry.repo_set(&RepoName::parse(&name)?, change)?;
+                let (name, repo, frees_bytes) = look(&registry, &name)?;
+                common.say(&shown(&name, &repo, frees_bytes), || told(&name, &repo, frees_bytes));
             }
             Repo::Remove { name, dry_run } => {
-                let name = RepoName::parse(&name)?;
-                let row = find(&registry, &name)?;
+                let (name, repo, frees_bytes) = look(&registry, &name)?;
                 if !dry_run {
-                    registry.repo_remove(&name)?;
+                    found(registry.repo_remove(&name), &name)?;
                 }
-                common.say(&json!({"removed": row, "dry_run": dry_run}), || {
+                let json = json!({"removed": shown(&name, &repo, frees_bytes), "dry_run": dry_run});
+                common.say(&json, || {
                     let done = if dry_run { "Would remove" } else { "Removed" };
-                    format!("{done} {} with {} tags and {} images.", row.name, row.tags, row.images)
+                    let (full, RepoSeen { tags, images, .. }) = (name.full(), &repo);
+                    let back = comes_back(frees_bytes, &registry);
+                    format!("{done} {full} with {tags} tags and {images} images. {back}")
                 });
             }
         }
         Ok(())
     }
+}
+
+/// A repository, and the bytes that no other one has.
+fn look(registry: &Registry, name: &str) -> Result<(RepoName, RepoSeen, u64)> {
+    let name = RepoName::parse(name)?;
+    let repo = found(registry.repo_seen(None, &name), &name)?;
+    let frees_bytes = found(registry.repo_frees(&name), &name)?;
+    Ok((name, repo, frees_bytes))
 }
 
 /// A file's text, as long as a description may be and a byte more.
@@ -106,51 +116,36 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Kind::Invalid(Thing::Request).because(format!("{} cannot be read: {error}", path.display()))
 }
 
-/// What --json shows of one repository.
-fn shown(name: &RepoName, repo: &RepoSeen) -> Value {
-    json!({
-        "name": name.full(), "uuid": repo.uuid, "private": repo.private,
-        "description": repo.description, "full_description": repo.full_description, "labels": repo.labels,
-        "tags": repo.tags, "images": repo.images, "blob_bytes": repo.blob_bytes,
-        "stars": repo.stars, "pulls": repo.pulls,
-        "created_us": repo.created_us, "updated_us": repo.updated_us, "pushed_us": repo.pushed_us,
-    })
-}
-
-fn describe(name: &RepoName, repo: &RepoSeen) -> String {
-    let word = if repo.private { "private" } else { "public" };
-    let mut lines = vec![
-        format!(
-            "{} is {word}: {} tags, {} images, {} bytes",
-            name.full(),
-            repo.tags,
-            repo.images,
-            repo.blob_bytes
-        ),
-        format!("pulled {} times, starred by {}", repo.pulls, repo.stars),
-    ];
-    if !repo.description.is_empty() {
-        lines.push(repo.description.clone());
-    }
-    if !repo.labels.is_empty() {
-        lines.push(format!("labels: {}", repo.labels.join(", ")));
-    }
-    lines.join("\n")
-}
-
-fn find(registry: &Registry, name: &RepoName) -> Result<RepoRow> {
-    registry.repo_row(name)?.ok_or_else(|| {
-        Kind::NotFound(Thing::Repo).because(format!(
-            "there is no repository {}; `outport repo list` shows what there is",
-            name.full()
-        ))
-    })
-}
-
-fn sentence(row: &RepoRow) -> String {
+/// What `repo list` shows of each.
+fn line(row: &RepoRow) -> String {
     let word = if row.private { "private" } else { "public" };
     format!(
         "{:<40} {word:<8} {:>6} tags {:>6} images {:>14} bytes",
         row.name, row.tags, row.images, row.blob_bytes
     )
+}
+
+/// What --json shows of one repository.
+fn shown(name: &RepoName, repo: &RepoSeen, frees_bytes: u64) -> Value {
+    json!({
+        "name": name.full(), "uuid": repo.uuid, "private": repo.private, "pushed": repo.pushed,
+        "description": repo.description, "full_description": repo.full_description, "labels": repo.labels,
+        "tags": repo.tags, "images": repo.images, "blob_bytes": repo.blob_bytes, "frees_bytes": frees_bytes,
+        "stars": repo.stars, "pulls": repo.pulls, "created_us": repo.created_us,
+        "created_by": repo.created_by, "updated_us": repo.updated_us, "pushed_us": repo.pushed_us,
+    })
+}
+
+fn told(name: &RepoName, repo: &RepoSeen, frees_bytes: u64) -> String {
+    let word = if repo.private { "private" } else { "public" };
+    let rows = [
+        ("about", repo.description.replace('\n', " ")),
+        ("labels", repo.labels.join(", ").replace('\n', " ")),
+        ("content", format!("{} tags, {} images", repo.tags, repo.images)),
+        ("size", format!("{} bytes; {frees_bytes} of them no other repository has", repo.blob_bytes)),
+        ("interest", format!("{} pulls, {} stars", repo.pulls, repo.stars)),
+        ("created", when_by(repo.created_us, repo.created_by.as_deref())),
+        ("pushed", repo.pushed_us.map_or_else(|| "not yet".into(), when)),
+    ];
+    card(&format!("{} ({word})", name.full()), &rows)
 }

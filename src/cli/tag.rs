@@ -3,19 +3,17 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Common, each_page, image_name};
+use super::print::{PAGE, found, short, when, whole};
+use super::{Common, image_name};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{Reference, RepoName, Tag as TagName};
-use crate::registry::TAG_COLOR_MAX;
-
-/// Tags looked up at once.
-const PAGE: u32 = 1_000;
+use crate::registry::TagLine;
 
 #[derive(Debug, Subcommand)]
 pub enum Tag {
-    /// Show a repository's tags, by name
+    /// Show a repository's tags
     List { repository: String },
-    /// Point a tag at an image, or paint it; makes it, if it is new
+    /// Point a tag at an image of its repository, give it a colour, or both
     Set {
         #[arg(value_name = "REPOSITORY:TAG")]
         tag: String,
@@ -26,7 +24,7 @@ pub enum Tag {
         #[arg(long)]
         color: Option<String>,
     },
-    /// Delete a tag; its image stays
+    /// Remove a tag; its image stays
     Remove {
         #[arg(value_name = "REPOSITORY:TAG")]
         tag: String,
@@ -42,52 +40,42 @@ impl Tag {
         match self {
             Tag::List { repository } => {
                 let repo = RepoName::parse(&repository)?;
-                each_page(
-                    |last| registry.tags_after(&repo, last, PAGE),
-                    |row| row.name.clone(),
-                    |row| {
-                        let color = row.color.as_deref().unwrap_or_default();
-                        common.say(row, || {
-                            format!("{:<40} {} {color}", row.name, row.digest).trim_end().to_owned()
-                        });
-                    },
-                )?;
+                let page = |last: Option<&TagLine>| {
+                    let last = last.map_or("", |row| &row.name);
+                    found(registry.tags_after(&repo, last, PAGE), &repo)
+                };
+                common.each(page, whole, line)?;
             }
             Tag::Set { tag, target, color } => {
-                let (repo, name) = named(&tag)?;
-                if color.as_ref().is_some_and(|color| color.len() > TAG_COLOR_MAX) {
-                    return Err(Kind::Invalid(Thing::Tag)
-                        .because(format!("a colour has at most {TAG_COLOR_MAX} bytes")));
-                }
-                if let Some(target) = target {
-                    registry.tag_set(None, &repo, &name, &Reference::parse(&target)?)?;
-                }
-                if let Some(color) = &color {
-                    registry.tag_paint(
-                        &repo,
-                        &name,
-                        Some(color.as_str()).filter(|color| !color.is_empty()),
-                    )?;
-                }
-                let row = registry.tag_row(&repo, &name)?;
-                let shown = json!({"repository": repo.full(), "tag": row.name, "digest": row.digest.as_str(),
-                    "color": row.color});
-                common.say(&shown, || {
-                    let painted = row.color.as_ref().map(|color| format!(", {color}")).unwrap_or_default();
-                    format!("{}:{} is {}{painted}.", repo.full(), row.name, row.digest)
+                let (repo, tag) = named(&tag)?;
+                let target = target.map(|text| Reference::parse(&text)).transpose()?;
+                let set = registry.tag_set(&repo, &tag, target.as_ref(), color.as_deref());
+                let set = found(set, &repo)?;
+                let json = json!({
+                    "repository": repo.full(), "tag": tag.as_str(), "digest": set.digest, "before": set.before,
+                    "color": set.color,
+                });
+                common.say(&json, || {
+                    let before = match &set.before {
+                        None => " It is new.".into(),
+                        Some(before) if *before == set.digest => String::new(),
+                        Some(before) => format!(" It was {before}."),
+                    };
+                    let color = set.color.map_or_else(String::new, |color| format!(", in {color}"));
+                    format!("{repo}:{tag} is {}{color}.{before}", set.digest)
                 });
             }
             Tag::Remove { tag, dry_run } => {
-                let (repo, name) = named(&tag)?;
-                let row = registry.tag_row(&repo, &name)?;
+                let (repo, tag) = named(&tag)?;
+                let row = found(registry.tag_row(&repo, &tag), &repo)?;
                 if !dry_run {
-                    registry.manifest_delete(&repo, &Reference::Tag(name))?;
+                    found(registry.manifest_delete(&repo, &Reference::Tag(tag)), &repo)?;
                 }
-                let shown = json!({"removed": {"repository": repo.full(), "tag": row.name,
-                    "digest": row.digest.as_str()}, "dry_run": dry_run});
-                common.say(&shown, || {
-                    let done = if dry_run { "Would remove" } else { "Removed" };
-                    format!("{done} the tag {}:{}; its image {} stays.", repo.full(), row.name, row.digest)
+                let removed = json!({"repository": repo.full(), "tag": row.name, "digest": row.digest});
+                common.say(&json!({"removed": removed, "dry_run": dry_run}), || {
+                    let (done, stays) =
+                        if dry_run { ("Would remove", "would stay") } else { ("Removed", "stays") };
+                    format!("{done} the tag {repo}:{}. The image {repo}@{} {stays}.", row.name, row.digest)
                 });
             }
         }
@@ -95,10 +83,19 @@ impl Tag {
     }
 }
 
-/// `REPOSITORY:TAG`.
+/// A tag in its repository.
 fn named(text: &str) -> Result<(RepoName, TagName)> {
     match image_name(text)? {
         (repo, Reference::Tag(tag)) if text.contains(':') => Ok((repo, tag)),
         _ => Err(Kind::Invalid(Thing::Tag).because("name the tag as REPOSITORY:TAG, as in team/app:v1")),
     }
+}
+
+fn line(row: &TagLine) -> String {
+    let (by, color) =
+        (row.pushed_by.as_deref().unwrap_or_default(), row.color.as_deref().unwrap_or_default());
+    let state = if row.live { "" } else { "damaged" };
+    let line =
+        format!("{:<24} {} {} {by:<12} {color} {state}", row.name, short(&row.digest), when(row.pushed_us));
+    line.trim_end().to_owned()
 }

@@ -179,7 +179,7 @@ pub struct Peer {
 }
 
 /// Seconds since 1970 as RFC 3339.
-fn rfc3339(secs: i64) -> String {
+pub(crate) fn rfc3339(secs: i64) -> String {
     time::OffsetDateTime::from_unix_timestamp(secs)
         .ok()
         .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())

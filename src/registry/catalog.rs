@@ -111,13 +111,18 @@ impl Registry {
         self.db.read(|tx| sql::repo_rows(tx, last, limit.min(PAGE_MAX)))
     }
 
-    pub fn repo_row(&self, repo: &RepoName) -> Result<Option<RepoRow>> {
-        self.db.read(|tx| sql::repo_row(tx, repo))
-    }
-
     /// Makes a repository public or private; makes it, if it is new.
     pub fn repo_set_private(&self, repo: &RepoName, private: bool) -> Result<()> {
         self.repo_set(repo, RepoChange { private: Some(private), ..RepoChange::default() })
+    }
+
+    /// The bytes of blobs that no other repository holds: what comes back when it is deleted
+    /// and collected.
+    pub fn repo_frees(&self, repo: &RepoName) -> Result<u64> {
+        self.db.read(|tx| {
+            let key = sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            sql::repo_frees(tx, key.id)
+        })
     }
 
     /// Deletes a repository with its tags and manifests. Blobs nobody else holds are

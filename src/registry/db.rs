@@ -8,7 +8,7 @@
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Savepoint, Transaction, TransactionBehavior};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,8 +51,11 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 const STATEMENTS_KEPT: usize = 224;
 /// How often a check of pages copies the log, to find the moment when there is nothing in it.
 const CALM_TRIES: usize = 32;
-/// How often service time is written down, at the most, and only beside another write.
-const SERVICE_TIME_EVERY_SECS: i64 = 15 * 60;
+/// How often what only counts, service time and pulls, is written down: at the most, and
+/// only beside another write.
+const COUNTS_EVERY_SECS: i64 = 15 * 60;
+/// Most repositories whose pulls one commit writes down: each may be a page of its own.
+const PULLED_MAX: usize = 500;
 
 pub(super) struct Db {
     path: PathBuf,
@@ -430,9 +433,12 @@ impl Writer {
             }
             // A savepoint that is dropped is rolled back.
         }
+        let pulls = match self.service.is_due(service_secs) {
+            true => self.pulls.due(PULLED_MAX),
+            false => Vec::new(),
+        };
         self.service.keep(&tx, service_secs)?;
         let notes = std::mem::take(&mut *lock(&self.notes));
-        let pulls = self.pulls.take();
         let outcome = finish(tx, &self.shelf, &notes, &pulls);
         if outcome.is_err() {
             // Nothing of it was written; newer notes stand.
@@ -440,19 +446,20 @@ impl Writer {
             notes.into_iter().for_each(|(key, value)| {
                 waiting.entry(key).or_insert(value);
             });
-            pulls.into_iter().for_each(|(repo, pulls)| self.pulls.add(repo, pulls));
+        } else {
+            self.pulls.settle(&pulls);
         }
         outcome
     }
 }
 
 /// Writes what rides along, makes names durable, then rows.
-fn finish(tx: Transaction, shelf: &Shelf, notes: &Notes, pulls: &HashMap<i64, u64>) -> Result<()> {
+fn finish(tx: Transaction, shelf: &Shelf, notes: &Notes, pulls: &[(String, u64)]) -> Result<()> {
     for (key, value) in notes {
         sql::meta_set(&tx, key, value)?;
     }
     for (repo, pulls) in pulls {
-        sql::repo_add_pulls(&tx, *repo, *pulls)?;
+        sql::repo_add_pulls(&tx, repo, *pulls)?;
     }
     shelf.sync()?;
     tx.commit()?;
@@ -483,8 +490,13 @@ impl ServiceTime {
         self.at_start_secs + i64::try_from(since.as_secs()).unwrap_or(i64::MAX / 2)
     }
 
+    /// Whether what only counts is to be written down again.
+    fn is_due(&self, now_secs: i64) -> bool {
+        now_secs - self.kept_secs >= COUNTS_EVERY_SECS
+    }
+
     fn keep(&mut self, tx: &Transaction, now_secs: i64) -> Result<()> {
-        if now_secs - self.kept_secs >= SERVICE_TIME_EVERY_SECS {
+        if self.is_due(now_secs) {
             sql::meta_set(tx, "service_secs", &now_secs.to_le_bytes())?;
             self.kept_secs = now_secs;
         }

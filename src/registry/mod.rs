@@ -48,7 +48,7 @@ pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use db::PagesChecked;
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
-pub use images::{BlobPart, ImageParts, ImageRow, TAG_COLOR_MAX, TagLine};
+pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
@@ -262,7 +262,7 @@ impl Registry {
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
     pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
-        let (id, row, (body, repo_id, is_image)) = self.db.read(|tx| {
+        let (id, row, (body, repo_uuid, is_image)) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
             Ok((id, row, sql::manifest_content(tx, id)?))
         })?;
@@ -272,7 +272,7 @@ impl Registry {
             return Err(Kind::NotFound(Thing::Manifest).into());
         }
         if is_image {
-            self.db.pulls.add(repo_id, 1);
+            self.db.pulls.count(&repo_uuid);
         }
         Ok((row, body))
     }
@@ -499,9 +499,9 @@ impl Registry {
                     Ok(())
                 }
                 Reference::Digest(digest) => {
-                    let key =
-                        sql::manifest_by_digest(tx, &repo, digest)?.ok_or(Kind::NotFound(Thing::Manifest))?;
-                    sql::manifest_delete(tx, key.id)
+                    // Also one that is damaged and answered as absent: it can be got rid of.
+                    let id = sql::manifest_id(tx, &repo, digest)?.ok_or(Kind::NotFound(Thing::Manifest))?;
+                    sql::manifest_delete(tx, id)
                 }
             }
         })
@@ -584,6 +584,18 @@ impl Registry {
         self.check_room(0)
     }
 
+    /// Notes a clean stop, and beside it what was counted.
+    fn note_stop(&self) -> Result<()> {
+        let pulls = self.db.pulls.due(usize::MAX);
+        self.db.pulls.settle(&pulls);
+        self.db.write(move |write| {
+            for (repo, pulls) in pulls {
+                sql::repo_add_pulls(write.tx, &repo, pulls)?;
+            }
+            sql::meta_set(write.tx, "running", &[0])
+        })
+    }
+
     /// Refuses what would eat into the reserve. Deletes and the database live from it.
     pub fn check_room(&self, bytes: u64) -> Result<()> {
         let options = self.options();
@@ -610,7 +622,7 @@ impl Drop for Registry {
         }
         if self.serving
             && !self.db.has_failed()
-            && let Err(error) = self.db.write(|write| sql::meta_set(write.tx, "running", &[0]))
+            && let Err(error) = self.note_stop()
         {
             tracing::warn!(?error, "the clean stop could not be noted");
         }

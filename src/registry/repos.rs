@@ -55,7 +55,11 @@ pub struct Repo {
     pub description: String,
     pub full_description: String,
     pub labels: Vec<String>,
+    /// The server knows all of them, other processes those that were written down.
     pub pulls: u64,
+    /// Who pushed, announced or made it first. None: removed since, or somebody at the
+    /// command line.
+    pub created_by: Option<String>,
     pub created_us: i64,
     pub updated_us: i64,
     pub pushed_us: Option<i64>,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_outport");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_outport");
 
 pub fn outport(data: &Path, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(BINARY)

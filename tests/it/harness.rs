@@ -225,6 +225,19 @@ impl Site {
         manifest(&config, 2, &[(&layer_digest, layer.len())], "")
     }
 
+    /// Pushes an index of these manifests, whether they are there or not, and returns its digest.
+    pub fn push_index(&self, repo: &str, tag: &str, images: &[&str]) -> String {
+        let image =
+            |digest: &&str| format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":2}}"#);
+        let images: Vec<String> = images.iter().map(image).collect();
+        let index =
+            format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#, images.join(","));
+        let put = self.ask("PUT", &format!("/v2/{repo}/manifests/{tag}")).header("Content-Type", OCI_INDEX);
+        let answer = put.body(index.as_bytes()).send();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        sha256(index.as_bytes())
+    }
+
     pub fn put_manifest(&self, repo: &str, reference: &str, manifest: &str) -> Answer {
         self.ask("PUT", &format!("/v2/{repo}/manifests/{reference}"))
             .header("Content-Type", OCI_MANIFEST)

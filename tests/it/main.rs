@@ -12,6 +12,7 @@ mod across;
 mod auth;
 mod backup;
 mod binary;
+mod cli;
 mod damage;
 mod gc;
 mod hostile;

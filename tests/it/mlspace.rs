@@ -1,6 +1,6 @@
 //! ML Space's API: repositories, images and tags by UUID, generated passwords, service clients.
 
-use crate::harness::{Answer, Ask, OCI_INDEX, PASSWORD, Site, manifest};
+use crate::harness::{Answer, Ask, OCI_INDEX, PASSWORD, Site, manifest, sha256};
 use outport::names::{UserName, Uuid};
 use outport::registry::{Access, Grantee, Level, Pattern, ServiceMade, UserAdd};
 use serde_json::{Value, json};
@@ -454,7 +454,7 @@ fn an_index_is_an_image_of_its_platforms_with_the_sum_of_those_that_are_here() {
         br#"{"architecture":"arm64","os":"linux","author":"me","config":{"Env":["A=1"]},"rootfs":{}}"#;
     let (config_digest, layer) = (site.push_blob("bob/cam", config), site.push_blob("bob/cam", b"layer"));
     let arm = manifest(&config_digest, config.len(), &[(&layer, 5)], "");
-    let put = site.put_manifest("bob/cam", &crate::harness::sha256(arm.as_bytes()), &arm);
+    let put = site.put_manifest("bob/cam", &sha256(arm.as_bytes()), &arm);
     let arm_digest = put.header("docker-content-digest").unwrap();
     let index = format!(
         r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[
@@ -529,7 +529,7 @@ fn a_tag_is_signed_if_a_signature_lies_beside_its_image_or_refers_to_it() {
             r#","artifactType":"{kind}","subject":{{"mediaType":"x","digest":"{subject}","size":9}}{more}"#
         );
         let referrer = manifest(&config, 2, &[], &more);
-        let digest = crate::harness::sha256(referrer.as_bytes());
+        let digest = sha256(referrer.as_bytes());
         assert_eq!(site.put_manifest("bob/cam", &digest, &referrer).status, 201);
         assert_eq!(signed(&format!("v{n}")), expected, "{kind} {more}");
     }
@@ -757,4 +757,22 @@ fn what_a_user_may_not_read_is_not_there_and_deletes_pass_it_by() {
     let skipped = site.ask("DELETE", &format!("{ROOT}/v2/repositories/")).by("eve").json(&body).send();
     assert_eq!(good(&skipped), json!([]));
     assert_eq!(get(&site, "bob", &format!("/v2/repositories/{id}/")).status, 200);
+}
+
+#[test]
+fn what_manifests_claim_of_their_size_breaks_no_list() {
+    let site = Site::new();
+    let config = site.push_blob("bob/cam", b"{}");
+    let images = ["a", "b"].map(|name| {
+        let layer = site.push_blob("bob/cam", name.as_bytes());
+        let text = manifest(&config, 2, &[(&layer, usize::MAX)], "");
+        assert_eq!(site.put_manifest("bob/cam", name, &text).status, 201);
+        sha256(text.as_bytes())
+    });
+    let index = site.push_index("bob/cam", "all", &[&images[0], &images[1]]);
+    let id = good(&get(&site, "bob", "/v2/repositories"))[0]["id"].clone();
+    let listed = good(&get(&site, "bob", &format!("/v2/images?repository_id={}", id.as_str().unwrap())));
+    let listed = listed.as_array().unwrap();
+    let found = listed.iter().find(|image| image["digest"] == index.as_str()).unwrap();
+    assert_eq!((listed.len(), found["size"].as_u64()), (3, Some(9_000_000_000_000_000_000)));
 }

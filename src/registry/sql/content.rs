@@ -46,6 +46,17 @@ pub fn repo_set_pushed(tx: &Connection, id: i64, now_us: i64) -> Result<()> {
     Ok(())
 }
 
+/// The bytes of blobs that are in no other repository.
+pub fn repo_frees(tx: &Connection, id: i64) -> Result<u64> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT coalesce(sum(b.bytes), 0) FROM repo_blob AS rb JOIN blob AS b ON b.id = rb.blob
+             WHERE rb.repo = ?1
+               AND NOT EXISTS (SELECT 1 FROM repo_blob AS o WHERE o.blob = rb.blob AND o.repo <> ?1)",
+        )?
+        .query_row([id], |row| size_column(row, 0))?)
+}
+
 pub fn repo_delete(tx: &Connection, id: i64) -> Result<()> {
     tx.prepare_cached("DELETE FROM repo WHERE id = ?1")?.execute([id])?;
     Ok(())
@@ -126,13 +137,6 @@ pub fn repo_rows(tx: &Connection, last: &str, limit: u32) -> Result<Vec<RepoRow>
         tx.prepare_cached(&format!("{REPO_ROW} WHERE r.name > ?1 ORDER BY r.name LIMIT ?2"))?;
     let rows = statement.query_map(params![last, limit], to_repo_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-pub fn repo_row(tx: &Connection, name: &RepoName) -> Result<Option<RepoRow>> {
-    Ok(tx
-        .prepare_cached(&format!("{REPO_ROW} WHERE r.name = ?1"))?
-        .query_row([name.full()], to_repo_row)
-        .optional()?)
 }
 
 // blob ------------------------------------------------------------------------
@@ -230,6 +234,12 @@ pub fn blob_user(tx: &Connection, repo: i64, blob: i64) -> Result<Option<Digest>
 
 // manifest --------------------------------------------------------------------
 
+/// What a manifest (m) names, in bytes; for an index what its images name, as far as they are
+/// here. What manifests claim may be anything, and `sum` fails where it goes too far.
+pub(super) const CONTENT_SUM: &str = "CAST(min(9e18, m.content_bytes +
+    (SELECT total(k.content_bytes) FROM child AS c JOIN manifest AS k
+      ON k.repo = m.repo AND k.digest = c.digest AND k.live WHERE c.manifest = m.id)) AS INTEGER)";
+
 /// Who pushed, and when by both clocks.
 #[derive(Clone, Copy)]
 pub struct Stamp {
@@ -280,11 +290,25 @@ pub fn manifest_by_tag(tx: &Connection, repo: &RepoName, tag: &Tag) -> Result<Op
         .optional()?)
 }
 
-/// A manifest's bytes, its repository, and whether it is an image rather than an index.
-pub fn manifest_content(tx: &Connection, id: i64) -> Result<(Vec<u8>, i64, bool)> {
+/// A manifest's bytes, its repository's UUID, and whether it is an image rather than an index.
+pub fn manifest_content(tx: &Connection, id: i64) -> Result<(Vec<u8>, String, bool)> {
     Ok(tx
-        .prepare_cached("SELECT body, repo, config IS NOT NULL FROM manifest WHERE id = ?1")?
+        .prepare_cached(
+            "SELECT m.body, r.uuid, m.config IS NOT NULL FROM manifest AS m JOIN repo AS r ON r.id = m.repo
+             WHERE m.id = ?1",
+        )?
         .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+}
+
+/// A manifest's row, in service or not.
+pub fn manifest_id(tx: &Connection, repo: &RepoName, digest: &Digest) -> Result<Option<i64>> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT m.id FROM manifest AS m JOIN repo AS r ON r.id = m.repo
+             WHERE r.name = ?1 AND m.digest = ?2",
+        )?
+        .query_row(params![repo.full(), digest.as_str()], |row| row.get(0))
+        .optional()?)
 }
 
 pub fn manifest_body(tx: &Connection, id: i64) -> Result<Vec<u8>> {

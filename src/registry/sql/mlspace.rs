@@ -3,9 +3,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::content::PATTERNS_READ;
+use super::content::{CONTENT_SUM, PATTERNS_READ};
 use super::repos::{labels_column, namespace_reads};
-use super::{digest_column, size_column, size_value, uuid};
+use super::{digest_column, digest_or_null, size_column, size_value, uuid};
 use crate::error::Result;
 use crate::names::{RepoName, Tag};
 use crate::registry::mlspace::{About, Image, ImageTag, Workspace};
@@ -88,12 +88,13 @@ pub fn image_place(tx: &Connection, uuid: &str) -> Result<Option<(i64, i64, Repo
     found.map(|(id, repo, name)| Ok((id, repo, RepoName::parse(&name)?))).transpose()
 }
 
-/// An image with its sum: of an index, what its images name as far as they are here.
-const IMAGE: &str = "SELECT m.id, r.id, m.uuid, r.name, r.uuid, m.digest, m.bytes,
-    m.content_bytes + (SELECT coalesce(sum(k.content_bytes), 0) FROM child AS c
-      JOIN manifest AS k ON k.repo = m.repo AND k.digest = c.digest AND k.live WHERE c.manifest = m.id),
-    m.pushed_us, m.config
-  FROM manifest AS m JOIN repo AS r ON r.id = m.repo";
+/// Images where the rest of the statement says.
+fn image_where(rest: &str) -> String {
+    format!(
+        "SELECT m.id, r.id, m.uuid, r.name, r.uuid, m.digest, m.bytes, {CONTENT_SUM}, m.pushed_us, m.config
+         FROM manifest AS m JOIN repo AS r ON r.id = m.repo WHERE {rest}"
+    )
+}
 
 /// Manifests (m) that are listed: those with a tag, and those that no index beside them names.
 /// A cross join is walked in its order: few indexes name a digest, a repository may be large.
@@ -102,7 +103,6 @@ const LISTED: &str = "m.live AND (EXISTS (SELECT 1 FROM tag WHERE manifest = m.i
       WHERE c.digest = m.digest AND p.repo = m.repo))";
 
 fn to_image(row: &Row) -> rusqlite::Result<Image> {
-    let config: Option<String> = row.get(9)?;
     Ok(Image {
         id: row.get(0)?,
         repo_id: row.get(1)?,
@@ -113,7 +113,7 @@ fn to_image(row: &Row) -> rusqlite::Result<Image> {
         bytes: size_column(row, 6)?,
         content_bytes: size_column(row, 7)?,
         pushed_us: row.get(8)?,
-        config: config.map(|_| digest_column(row, 9)).transpose()?,
+        config: digest_or_null(row, 9)?,
         tags: Vec::new(),
         about: About::Platforms(Vec::new()),
     })
@@ -121,17 +121,14 @@ fn to_image(row: &Row) -> rusqlite::Result<Image> {
 
 /// An image that is in service, without its tags.
 pub fn image(tx: &Connection, uuid: &str) -> Result<Option<Image>> {
-    Ok(tx
-        .prepare_cached(&format!("{IMAGE} WHERE m.uuid = ?1 AND m.live"))?
-        .query_row([uuid], to_image)
-        .optional()?)
+    Ok(tx.prepare_cached(&image_where("m.uuid = ?1 AND m.live"))?.query_row([uuid], to_image).optional()?)
 }
 
 /// A repository's images, the newest first, without their tags.
 pub fn images(tx: &Connection, repo: i64, slice: Slice) -> Result<Vec<Image>> {
-    let mut statement = tx.prepare_cached(&format!(
-        "{IMAGE} WHERE m.repo = ?1 AND {LISTED} ORDER BY m.pushed_us DESC, m.id DESC LIMIT ?2 OFFSET ?3"
-    ))?;
+    let mut statement = tx.prepare_cached(&image_where(&format!(
+        "m.repo = ?1 AND {LISTED} ORDER BY m.pushed_us DESC, m.id DESC LIMIT ?2 OFFSET ?3"
+    )))?;
     let rows = statement.query_map(params![repo, slice.take, size_value(slice.skip)], to_image)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

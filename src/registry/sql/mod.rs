@@ -37,6 +37,14 @@ fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     })
 }
 
+/// A digest, where there may be none.
+fn digest_or_null(row: &Row, index: usize) -> rusqlite::Result<Option<Digest>> {
+    match row.get_ref(index)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => digest_column(row, index).map(Some),
+    }
+}
+
 fn size_column(row: &Row, index: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(index)?.try_into().map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, -1))
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
 
 use super::content::{NAMESPACES_READ, PATTERNS_READ, reads_all};
-use super::{digest_column, size_column, size_value};
+use super::{digest_column, digest_or_null, size_column, size_value};
 use crate::error::Result;
 use crate::names::Digest;
 use crate::registry::repos::{Order, Pusher, Repo, RepoChange, Slice, TagRow};
@@ -30,7 +30,7 @@ const REPO: &str = "SELECT r.id, r.uuid, n.name, substr(r.name, length(n.name) +
     r.description, r.full_description, r.labels, r.pulls, r.created_us, r.updated_us, r.pushed_us,
     (SELECT count(*) FROM star WHERE repo = r.id),
     EXISTS (SELECT 1 FROM star WHERE repo = r.id AND user = ?2),
-    (SELECT count(*) FROM tag WHERE repo = r.id), (SELECT count(*) FROM manifest WHERE repo = r.id),
+    (SELECT name FROM user WHERE id = r.created_by), (SELECT count(*) FROM tag WHERE repo = r.id), (SELECT count(*) FROM manifest WHERE repo = r.id),
     (SELECT coalesce(sum(b.bytes), 0) FROM repo_blob AS rb JOIN blob AS b ON b.id = rb.blob
      WHERE rb.repo = r.id)
   FROM repo AS r JOIN namespace AS n ON n.id = r.namespace";
@@ -59,9 +59,10 @@ fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
         pushed_us: row.get(12)?,
         stars: size_column(row, 13)?,
         starred: row.get(14)?,
-        tags: size_column(row, 15)?,
-        images: size_column(row, 16)?,
-        blob_bytes: size_column(row, 17)?,
+        created_by: row.get(15)?,
+        tags: size_column(row, 16)?,
+        images: size_column(row, 17)?,
+        blob_bytes: size_column(row, 18)?,
         media_types: Vec::new(),
     })
 }
@@ -150,9 +151,9 @@ pub fn repos_found(
 }
 
 /// Counts pulls of a repository, if it is still there.
-pub fn repo_add_pulls(tx: &Connection, id: i64, pulls: u64) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET pulls = pulls + ?2 WHERE id = ?1")?
-        .execute(params![id, size_value(pulls)])?;
+pub fn repo_add_pulls(tx: &Connection, uuid: &str, pulls: u64) -> Result<()> {
+    tx.prepare_cached("UPDATE repo SET pulls = pulls + ?2 WHERE uuid = ?1")?
+        .execute(params![uuid, size_value(pulls)])?;
     Ok(())
 }
 
@@ -202,7 +203,6 @@ const TAG: &str = "SELECT t.id, t.uuid, t.name, t.color, t.repo, t.pushed_us, u.
   FROM tag AS t JOIN manifest AS m ON m.id = t.manifest LEFT JOIN user AS u ON u.id = t.pushed_by";
 
 fn to_tag(row: &Row) -> rusqlite::Result<TagRow> {
-    let config: Option<String> = row.get(14)?;
     let pusher: Option<i64> = row.get(6)?;
     let pushed_by = match pusher {
         Some(id) => Some(Pusher { id, name: row.get(7)? }),
@@ -222,7 +222,7 @@ fn to_tag(row: &Row) -> rusqlite::Result<TagRow> {
         media_type: row.get(11)?,
         bytes: size_column(row, 12)?,
         content_bytes: size_column(row, 13)?,
-        config: config.map(|_| digest_column(row, 14)).transpose()?,
+        config: digest_or_null(row, 14)?,
         live: row.get(15)?,
         platforms: Vec::new(),
     })
