@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Common;
+use super::check::check_database;
 use super::progress::Progress;
 use crate::error::{Kind, Result, Thing};
 use crate::registry::Read;
@@ -19,6 +20,7 @@ pub struct Scrub {
 impl Scrub {
     pub fn run(self, common: &Common) -> Result<()> {
         let registry = common.open()?;
+        check_database(&registry)?;
         if self.from_start {
             registry.scrub_from_start();
         }

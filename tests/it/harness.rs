@@ -146,6 +146,13 @@ impl Site {
         self.restart_after(wishes, |_| ())
     }
 
+    /// Stops the server, and returns its directory.
+    pub fn close(mut self) -> TempDir {
+        let dir = self.halt();
+        drop(self);
+        dir
+    }
+
     /// Does something to the data directory while nobody has it.
     pub fn restart_after(mut self, wishes: Wishes, harm: impl FnOnce(&Path)) -> Site {
         let dir = self.halt();
