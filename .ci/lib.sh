@@ -85,7 +85,8 @@ finish() {
 background() { # NAME COMMAND…
   local name=$1
   shift
-  rm -f "$work/pids/$name" "$work/$name.exit"
+  # What an earlier process of this name said is not what this one says.
+  rm -f "$work/pids/$name" "$work/$name.exit" "$work/$name.out"
   {
     "$@" >"$work/$name.out" 2>>"$work/$name.log" </dev/null 9>&- &
     echo $! >"$work/pids/$name"
@@ -143,7 +144,7 @@ password_of() {
 
 # Clients and their daemons --------------------------------------------------------------
 
-packages=(skopeo podman buildah docker.io debootstrap curl jq openssl python3 python3-requests)
+packages=(skopeo podman buildah docker.io debootstrap curl jq openssl python3 python3-jwt python3-requests)
 
 install_clients() {
   export DEBIAN_FRONTEND=noninteractive
@@ -211,7 +212,8 @@ raw() { skopeo inspect --raw --cert-dir "$certs" "docker://$1"; }
 
 # Which server the functions above and below talk to.
 use() { # NAME
-  host=$(<"$work/$1.host") password=$(<"$work/$1.password") ca=$work/$1/tls/ca.crt certs=$work/certs/$1
+  host=$(<"$work/$1.host") password=$(<"$work/$1.password")
+  data=$work/$1 ca=$work/$1/tls/ca.crt certs=$work/certs/$1
   mkdir -p "$certs"
   cp "$ca" "$certs/"
   export REGISTRY_AUTH_FILE=$work/$1.auth
@@ -226,6 +228,15 @@ docker_there_and_back() { # REFERENCE
   fails_with 'no such image' docker image inspect "$1"
   docker pull "$1"
   [[ $(docker image inspect -f '{{.Id}} {{.RepoDigests}}' "$1") == "$before" ]]
+}
+
+podman_there_and_back() { # REFERENCE
+  local before
+  podman push --cert-dir "$certs" "$1"
+  before=$(podman image inspect -f '{{.Id}}' "$1")
+  podman rmi "$1"
+  podman pull --cert-dir "$certs" "$1"
+  [[ $(podman image inspect -f '{{.Id}}' "$1") == "$before" ]]
 }
 
 # What docker makes of an index of two platforms.

@@ -103,8 +103,8 @@ struct Descriptor {
 }
 
 /// A JSON object and nothing else: serde would take an array of the fields as well, and
-/// whoever reads the manifest next would not.
-struct Object<T>(T);
+/// whoever reads the same text next would not.
+pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Object<T>, D::Error> {
@@ -268,6 +268,11 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
     keep_first(&mut manifest.blobs);
     keep_first(&mut manifest.children);
     Ok(manifest)
+}
+
+/// Whether a media type is one of those that list other manifests.
+pub fn is_index(media_type: &str) -> bool {
+    MEDIA_TYPES.iter().any(|(name, shape)| *name == media_type && *shape == Shape::Index)
 }
 
 /// Where an image runs, as far as it says so; empty where it does not.

@@ -1,4 +1,4 @@
-//! How the C library keeps memory: the one place with unsafe code.
+//! How the C library keeps memory: with `registry/vfs.rs` the only places with unsafe code.
 
 /// Larger pieces are given back to the system when they are freed. Checking a password
 /// takes 7 MiB for a moment; glibc would learn from it to keep such pieces for good.
@@ -19,6 +19,19 @@ pub fn keep_small() {
     }
 }
 
+/// Gives back what was freed in many small pieces: after something rare that took megabytes.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the C library has no safe way to be told")]
+pub fn give_back() {
+    // SAFETY: malloc_trim takes no pointer, and locks the heaps that it trims.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// musl gives back what is large by itself.
 #[cfg(not(target_env = "gnu"))]
 pub fn keep_small() {}
+
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back() {}

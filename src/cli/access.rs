@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Common;
+use super::print::when;
 use crate::error::{Kind, Result, Thing};
 use crate::names::UserName;
 use crate::registry::{Access, Grantee, GroupName, Level, Pattern};
@@ -194,14 +195,24 @@ pub struct Revoke {
     /// USER or @ORG/GROUP
     #[arg(long)]
     from: String,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Revoke {
     pub fn run(self, common: &Common) -> Result<()> {
-        let pattern = Pattern::parse(&self.repo)?;
-        common.open()?.revoke(&pattern, &Grantee::parse(&self.from)?)?;
-        common.say(&json!({"revoked": pattern.text(), "from": self.from}), || {
-            format!("Took back from {} what was granted in {}.", self.from, pattern.text())
+        let Revoke { repo, from, dry_run } = self;
+        let (pattern, grantee, registry) = (Pattern::parse(&repo)?, Grantee::parse(&from)?, common.open()?);
+        let text = pattern.text();
+        if !dry_run {
+            registry.revoke(&pattern, &grantee)?;
+        } else if !registry.grants()?.iter().any(|grant| grant.repo == text && grant.to == from) {
+            return Err(Kind::NotFound(Thing::User).because("nothing was granted there to them"));
+        }
+        common.say(&json!({"revoked": text, "from": from, "dry_run": dry_run}), || {
+            let done = if dry_run { "Would take" } else { "Took" };
+            format!("{done} back from {from} what was granted in {text}.")
         });
         Ok(())
     }
@@ -228,7 +239,12 @@ pub enum Token {
     /// Show what tokens there are
     List,
     /// End a token
-    Revoke { id: i64 },
+    Revoke {
+        id: i64,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 impl Token {
@@ -257,9 +273,11 @@ impl Token {
                 let rows = registry.tokens()?;
                 common.say(&rows, || {
                     let line = |row: &crate::registry::TokenRow| {
-                        let (scope, ends) = (&row.scope, if row.expires_us.is_some() { "ends" } else { "" });
+                        let ends =
+                            row.expires_us.map_or_else(String::new, |us| format!("until {}", when(us)));
+                        let scope = &row.scope;
                         format!(
-                            "{:>4} {:<20} {:<6} {:<30} {ends:<5} {}",
+                            "{:>4} {:<20} {:<6} {:<30} {ends:<26} {}",
                             row.id,
                             row.owner,
                             scope.access.word(),
@@ -272,9 +290,17 @@ impl Token {
                     rows.iter().map(line).collect::<Vec<_>>().join("\n")
                 });
             }
-            Token::Revoke { id } => {
-                registry.token_revoke(id)?;
-                common.say(&json!({"revoked": id}), || format!("Token {id} is void."));
+            Token::Revoke { id, dry_run } => {
+                if !dry_run {
+                    registry.token_revoke(id)?;
+                } else if !registry.tokens()?.iter().any(|row| row.id == id) {
+                    return Err(Kind::NotFound(Thing::User)
+                        .because(format!("there is no token {id}; `outport token list` shows them")));
+                }
+                common.say(&json!({"revoked": id, "dry_run": dry_run}), || match dry_run {
+                    true => format!("Token {id} would be void."),
+                    false => format!("Token {id} is void."),
+                });
             }
         }
         Ok(())

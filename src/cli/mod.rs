@@ -6,23 +6,28 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod access;
+mod backup;
 mod check;
 mod config;
 mod gc;
+mod image;
+mod print;
+mod progress;
 mod repo;
 mod scrub;
 mod serve;
 mod service;
+mod tag;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Kind, Result, Thing};
+use crate::names::{Digest, Reference, RepoName, Tag};
 use crate::registry::{Clock, Mode, Options, Registry, SignUp};
 
 /// A container registry for the edge, in one small binary.
@@ -69,12 +74,21 @@ enum Verb {
     /// Service clients of ML Space's API: add, list, remove
     #[command(subcommand)]
     Service(service::Service),
-    /// Repositories: list, make public or private, remove
+    /// Repositories: list, show, set, remove
     #[command(subcommand)]
     Repo(repo::Repo),
+    /// Tags: list, set, remove
+    #[command(subcommand)]
+    Tag(tag::Tag),
+    /// Images: list, show, remove
+    #[command(subcommand)]
+    Image(image::Image),
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Check(check::Check),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
+    Rebuild(backup::Rebuild),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -95,9 +109,14 @@ impl Cli {
             Verb::Token(token) => token.run(&self.common),
             Verb::Service(service) => service.run(&self.common),
             Verb::Repo(repo) => repo.run(&self.common),
+            Verb::Tag(tag) => tag.run(&self.common),
+            Verb::Image(image) => image.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
             Verb::Check(check) => check.run(&self.common),
+            Verb::Backup(backup) => backup.run(&self.common),
+            Verb::Restore(restore) => restore.run(&self.common),
+            Verb::Rebuild(rebuild) => rebuild.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -131,16 +150,6 @@ impl Common {
         }
         Registry::open(&dir, &Mode::Tool, registry_options(&config)?, Clock::system())
     }
-
-    /// Prints a result: a sentence for people, or JSON.
-    fn say(&self, json: &impl Serialize, sentence: impl FnOnce() -> String) {
-        if self.json {
-            // Our own types serialise.
-            println!("{}", serde_json::to_string(json).unwrap_or_default());
-        } else {
-            println!("{}", sentence());
-        }
-    }
 }
 
 fn registry_options(config: &Config) -> Result<Options> {
@@ -162,6 +171,15 @@ fn registry_options(config: &Config) -> Result<Options> {
         scrub_period: Duration::from_secs(config.scrub.days.saturating_mul(86_400)),
         retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
     })
+}
+
+/// A repository with a tag or a digest, as clients name images; without either `latest`.
+fn image_name(text: &str) -> Result<(RepoName, Reference)> {
+    if let Some((repo, digest)) = text.split_once('@') {
+        return Ok((RepoName::parse(repo)?, Reference::Digest(Digest::parse(digest)?)));
+    }
+    let (repo, tag) = text.split_once(':').unwrap_or((text, "latest"));
+    Ok((RepoName::parse(repo)?, Reference::Tag(Tag::parse(tag)?)))
 }
 
 /// A password from standard input, its first line; or typed twice at a terminal.

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::Common;
-use crate::error::Result;
+use crate::error::{Kind, Result, Thing};
 use crate::names::UserName;
 use crate::registry::ServiceRow;
 use serde_json::json;
@@ -23,6 +23,9 @@ pub enum Service {
     Remove {
         #[arg(value_name = "CLIENT_ID")]
         id: String,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -48,9 +51,18 @@ impl Service {
                     rows.iter().map(line).collect::<Vec<_>>().join("\n")
                 });
             }
-            Service::Remove { id } => {
-                registry.service_remove(&id)?;
-                common.say(&json!({"removed": id}), || format!("The service client {id} is void."));
+            Service::Remove { id, dry_run } => {
+                if !dry_run {
+                    registry.service_remove(&id)?;
+                } else if !registry.services()?.iter().any(|row| row.id == id) {
+                    return Err(Kind::NotFound(Thing::User).because(format!(
+                        "there is no service client {id}; `outport service list` shows them"
+                    )));
+                }
+                common.say(&json!({"removed": id, "dry_run": dry_run}), || match dry_run {
+                    true => format!("The service client {id} would be void."),
+                    false => format!("The service client {id} is void."),
+                });
             }
         }
         Ok(())

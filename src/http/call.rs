@@ -197,7 +197,8 @@ impl Call {
 
     /// A body's fields, whether it is JSON or a form of either kind: the Content-Type is a hint, for
     /// scripts send JSON and say form. What says JSON must be it. An empty body has no fields.
-    /// Values of a form are texts; a JSON body must be an object.
+    /// Values of a form are texts, or lists of them where a name comes again; a JSON body must be
+    /// an object.
     pub async fn fields(&mut self) -> Result<Map<String, Value>> {
         let body = self.body(FIELDS_BYTES_MAX, Thing::Request).await?;
         let text = body.trim_ascii();
@@ -221,8 +222,11 @@ impl Call {
             return multipart(text, boundary)
                 .ok_or(Kind::Invalid(Thing::Request).because("the multipart body does not parse"));
         }
-        let pairs = form_urlencoded::parse(text);
-        Ok(pairs.map(|(key, value)| (key.into_owned(), Value::String(value.into_owned()))).collect())
+        let mut fields = Map::new();
+        for (name, value) in form_urlencoded::parse(text) {
+            add_field(&mut fields, &name, &value);
+        }
+        Ok(fields)
     }
 
     /// Pours the body into an upload, and returns how many bytes the upload has then.
@@ -360,10 +364,22 @@ fn multipart(body: &[u8], boundary: &str) -> Option<Map<String, Value>> {
         if let Some((name, rest)) = name
             && !rest.starts_with("; filename=")
         {
-            fields.insert(name.to_owned(), value.into());
+            add_field(&mut fields, name, value);
         }
     }
     None
+}
+
+/// Adds what a form says. Twice the same name is a list: which of two texts somebody else
+/// would believe, nobody knows.
+fn add_field(fields: &mut Map<String, Value>, name: &str, text: &str) {
+    match fields.get_mut(name) {
+        None => {
+            fields.insert(name.to_owned(), text.into());
+        }
+        Some(Value::Array(list)) => list.push(text.into()),
+        Some(first) => *first = Value::Array(vec![first.take(), text.into()]),
+    }
 }
 
 /// A stretch of a body, on its way to the disk.

@@ -17,7 +17,8 @@ use super::call::Call;
 use super::reply::{self, Reply};
 use super::route::{Asked, Dialect, Identified, Needs, Params, Route, routes};
 use crate::error::{Error, Kind, Result, Thing};
-use crate::names::{RepoName, Tag, UserName};
+use crate::manifest::Object;
+use crate::names::{LIBRARY, RepoName, Tag, UserName};
 use crate::registry::{Access, SignUpAsk, Slice, User, V1Image, v1_word};
 
 pub static DIALECT: Dialect = Dialect {
@@ -143,8 +144,8 @@ async fn with_token(call: &Call, access: Access, reply: Reply) -> Result<Reply> 
 
 async fn repo_put(mut call: Call) -> Result<Reply> {
     let images = images(&mut call).await?;
-    let repo = call.repo()?.clone();
-    call.run(move |registry| registry.repo_announce(&repo, images)).await?;
+    let (user, repo) = (call.user()?.clone(), call.repo()?.clone());
+    call.run(move |registry| registry.repo_announce(&user, &repo, images)).await?;
     with_token(&call, Access::Push, said(StatusCode::OK, "")).await
 }
 
@@ -187,8 +188,8 @@ async fn images(call: &mut Call) -> Result<Vec<V1Image>> {
     let body = call.body(IMAGES_BYTES_MAX, Thing::Request).await?;
     let invalid = |why| move |_| Kind::Invalid(Thing::Request).because(why);
     serde_json::from_slice::<IgnoredAny>(&body).map_err(invalid("Error Decoding JSON"))?;
-    let images: Vec<Announced> = serde_json::from_slice(&body).map_err(invalid("Invalid data"))?;
-    images.iter().map(|image| V1Image::parse(&image.id, image.checksum.as_deref())).collect()
+    let images: Vec<Object<Announced>> = serde_json::from_slice(&body).map_err(invalid("Invalid data"))?;
+    images.iter().map(|Object(image)| V1Image::parse(&image.id, image.checksum.as_deref())).collect()
 }
 
 /// Uses a token up, and says whether it was good.
@@ -349,7 +350,7 @@ async fn search(call: Call) -> Result<Reply> {
                 "name": repo.name,
                 "description": repo.description,
                 "star_count": repo.stars,
-                "is_official": false,
+                "is_official": repo.name.split_once('/').is_some_and(|(first, _)| first == LIBRARY),
                 "is_automated": false,
                 "is_trusted": false,
             })

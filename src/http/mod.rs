@@ -8,6 +8,7 @@ mod index_v1;
 mod jwt;
 mod mlspace;
 mod oci;
+mod openapi;
 mod ops;
 mod reply;
 mod route;
@@ -35,6 +36,7 @@ use crate::registry::Registry;
 use route::Asked;
 use wire::{Wire, WireState};
 
+pub use openapi::document as openapi_document;
 pub use route::{DIALECTS, Dialect, Needs, Route};
 
 /// What the configuration says to the server. All of it may change while it runs.
@@ -177,7 +179,7 @@ pub struct Peer {
 }
 
 /// Seconds since 1970 as RFC 3339.
-fn rfc3339(secs: i64) -> String {
+pub(crate) fn rfc3339(secs: i64) -> String {
     time::OffsetDateTime::from_unix_timestamp(secs)
         .ok()
         .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())

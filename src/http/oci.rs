@@ -329,28 +329,26 @@ fn content_range(text: &str) -> Option<(u64, u64)> {
 async fn manifest_get(call: Call) -> Result<Reply> {
     let repo = call.repo()?;
     let reference = Reference::parse(call.param("reference"))?;
-    let (row, reply) = if call.is_head() {
-        let row = call.look(|registry| registry.manifest_stat(repo, &reference))?;
+    let row = call.look(|registry| registry.manifest_stat(repo, &reference))?;
+    let reply = if is_cached(&call, &row.digest) {
+        reply::empty(StatusCode::NOT_MODIFIED)
+    } else if call.is_head() {
         let mut reply = reply::empty(StatusCode::OK);
         reply.headers_mut().insert(CONTENT_LENGTH, row.bytes.into());
-        (row, reply)
+        reply::with(reply, CONTENT_TYPE, &row.media_type)
     } else {
-        let row = call.look(|registry| registry.manifest_stat(repo, &reference))?;
         // Memory for large ones is shared, and theirs until the client has taken them.
         let share = match row.bytes {
             0..LARGE_BYTES => None,
             bytes => Some(call.app.body_memory(usize::try_from(bytes).unwrap_or(usize::MAX)).await?),
         };
-        let (row, body) = call.look(|registry| registry.manifest(repo, &Reference::Digest(row.digest)))?;
+        let digest = Reference::Digest(row.digest.clone());
+        let (row, body) = call.look(|registry| registry.manifest(repo, &digest))?;
         let body = match share {
             None => body.into(),
             Some(share) => bytes::Bytes::from_owner(Held { body, _share: share }),
         };
-        (row, reply::bytes(StatusCode::OK, body))
-    };
-    let reply = match is_cached(&call, &row.digest) {
-        true => reply::empty(StatusCode::NOT_MODIFIED),
-        false => reply::with(reply, CONTENT_TYPE, &row.media_type),
+        reply::with(reply::bytes(StatusCode::OK, body), CONTENT_TYPE, &row.media_type)
     };
     Ok(content_headers(reply, &row.digest))
 }

@@ -1,4 +1,5 @@
-//! Health, for service managers and load balancers; and every address nobody serves.
+//! Health, for service managers and load balancers; the document that describes everything; and
+//! every address nobody serves.
 
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
@@ -23,10 +24,11 @@ pub static DIALECT: Dialect = Dialect {
 
 #[rustfmt::skip]
 const ROUTES: &[super::route::Route] = routes! {
-    GET "/"        Nobody root;
-    GET "/livez"   Nobody livez;
-    GET "/readyz"  Nobody readyz;
-    GET "/healthz" Nobody readyz;
+    GET "/"             Nobody root;
+    GET "/livez"        Nobody livez;
+    GET "/readyz"       Nobody readyz;
+    GET "/healthz"      Nobody readyz;
+    GET "/openapi.json" Nobody openapi;
 };
 
 /// For a person with a browser.
@@ -52,6 +54,10 @@ async fn readyz(call: Call) -> Result<Reply> {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if ready { "ok" } else { "failing" };
     Ok(reply::json(status, &json!({"status": word, "reads": said(reads), "writes": said(writes)})))
+}
+
+async fn openapi(_: Call) -> Result<Reply> {
+    Ok(reply::with(reply::bytes(StatusCode::OK, super::openapi::document()), CONTENT_TYPE, reply::JSON))
 }
 
 fn refuse(_: &App, asked: &Asked, error: &Error) -> Reply {

@@ -183,6 +183,8 @@ pub fn fit_path(pattern: &'static str, path: &str) -> Option<Params> {
         let part = has.get(at..at + take)?;
         at += take;
         match want.strip_prefix('{').and_then(|want| want.strip_suffix('}')) {
+            // Nothing has no name: `/v2/a/blobs/uploads/` is where uploads begin, and none of them.
+            Some(_) if part == [""] => return None,
             Some(name) => {
                 let decoded: Vec<_> = part.iter().map(|segment| decode(segment)).collect();
                 params.0.push((name.trim_end_matches('*'), decoded.join("/")));
@@ -253,8 +255,9 @@ async fn serve(app: &Arc<App>, asked: &Arc<Asked>, body: Incoming) -> Result<Rep
         Needs::Push => Some(Access::Push),
         Needs::Delete => Some(Access::Delete),
     };
-    if let (Some(access), Some(repo)) = (access, &repo) {
-        auth::permit(app, &caller, access, repo)?;
+    if let Some(access) = access {
+        // A row that demands a right in a repository and names none lets nobody in.
+        auth::permit(app, &caller, access, repo.as_ref().ok_or(Kind::Denied)?)?;
     }
     (route.run)(Call::new(app.clone(), asked.clone(), caller, repo, body)).await
 }
@@ -387,6 +390,14 @@ mod tests {
             Some(vec!["a%2f..%2fb".into(), "sha256:ab".into()])
         );
         assert_eq!(values(manifest, "/v2/a/manifests/%ff"), Some(vec!["a".into(), "\u{fffd}".into()]));
+    }
+
+    #[test]
+    fn no_value_is_empty() {
+        assert_eq!(values("/v2/{name*}/blobs/uploads/{upload}", "/v2/a/blobs/uploads/"), None);
+        assert_eq!(values("/v2/{name*}/tags/list", "/v2//tags/list"), None);
+        assert_eq!(values("/v1/users/{user}[/]", "/v1/users//"), None);
+        assert_eq!(values("/v2/{name*}/tags/list", "/v2/a//b/tags/list"), Some(vec!["a//b".into()]));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::people::User;
+use super::repos::RepoChange;
 use super::{Registry, sql};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{Digest, RepoName};
@@ -113,16 +114,17 @@ impl Registry {
         self.db.read(|tx| sql::repo_rows(tx, last, limit.min(PAGE_MAX)))
     }
 
-    pub fn repo_row(&self, repo: &RepoName) -> Result<Option<RepoRow>> {
-        self.db.read(|tx| sql::repo_row(tx, repo))
-    }
-
     /// Makes a repository public or private; makes it, if it is new.
     pub fn repo_set_private(&self, repo: &RepoName, private: bool) -> Result<()> {
-        let repo = repo.clone();
-        self.db.write(move |write| {
-            let id = super::repo_make(write, &repo, private)?;
-            sql::repo_set_private(write.tx, id, private)
+        self.repo_set(repo, RepoChange { private: Some(private), ..RepoChange::default() })
+    }
+
+    /// The bytes of blobs that no other repository holds: what comes back when it is deleted
+    /// and collected.
+    pub fn repo_frees(&self, repo: &RepoName) -> Result<u64> {
+        self.db.read(|tx| {
+            let key = sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
+            sql::repo_frees(tx, key.id)
         })
     }
 

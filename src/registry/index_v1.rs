@@ -7,7 +7,7 @@ use sha2::Digest as _;
 use std::collections::HashSet;
 
 use super::pages::{Listed, Slice};
-use super::people::{User, UserAdd, check_email, check_password, user_id, user_insert};
+use super::people::{User, UserAdd, check_email, check_password, password_replace, user_id, user_insert};
 use super::repos::FOUND_MAX;
 use super::{Access, Registry, Write, password, random, repo_make, sql};
 use crate::error::{Error, Kind, Result, Thing};
@@ -98,12 +98,12 @@ impl Registry {
     // repositories and images -----------------------------------------------------
 
     /// Makes a repository if it is new, and notes which images will come.
-    pub fn repo_announce(&self, repo: &RepoName, images: Vec<V1Image>) -> Result<()> {
+    pub fn repo_announce(&self, user: &User, repo: &RepoName, images: Vec<V1Image>) -> Result<()> {
         check_announced(&images)?;
         self.check_room(0)?;
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, user.id);
         self.db.write(move |write| {
-            let id = repo_make(write, &repo, private)?;
+            let id = repo_make(write, &repo, private, Some(by))?;
             images_merge(write, id, &images)
         })
     }
@@ -302,8 +302,7 @@ impl Registry {
                 }
             }
             if let Some(hash) = &hash {
-                sql::user_set_password(write.tx, id, hash)?;
-                sql::v1_tokens_void(write.tx, id)?;
+                password_replace(write.tx, id, hash)?;
             }
             Ok(())
         })

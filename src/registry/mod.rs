@@ -3,6 +3,7 @@
 //! Synchronous. Nothing outside this module knows SQL or paths. A verb checks, runs one
 //! transaction, and returns the richest honest row; dialects take what they show.
 
+mod backup;
 mod ballast;
 mod blobs;
 mod catalog;
@@ -10,13 +11,17 @@ mod db;
 mod failures;
 mod gc;
 mod grants;
+mod images;
 mod index_v1;
+mod journal;
 mod leases;
 mod mlspace;
 mod orgs;
 mod pages;
 mod password;
 mod people;
+mod pulls;
+mod rebuild;
 mod repos;
 mod retention;
 mod scrub;
@@ -25,6 +30,7 @@ mod sql;
 mod suspects;
 mod tokens;
 mod uploads;
+mod vfs;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -37,15 +43,19 @@ use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
 use blobs::{Blobs, digest_of};
 use db::{Db, Write};
 
+pub use backup::Backup;
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
+pub use db::PagesChecked;
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
+pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use pages::{Listed, Mark, Next, Order, REACH, Slice, Wish};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
+pub use rebuild::Rebuilt;
 pub use repos::{PlatformRow, Pusher, Repo, RepoChange, TagRow};
 pub use retention::Rule;
 pub use scrub::{Read, Scrubbed, Wanted};
@@ -248,19 +258,23 @@ impl Registry {
         self.db.read(|tx| manifest_row(tx, repo, reference)).map(|(_, row)| row)
     }
 
-    /// A manifest and its bytes as they were pushed, checked against their digest.
+    /// A manifest and its bytes as they were pushed, checked against their digest. That of an
+    /// image counts as a pull, that of an index not: its image follows.
     ///
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
     pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
-        let (id, row, body) = self.db.read(|tx| {
+        let (id, row, (body, repo_uuid, is_image)) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
-            Ok((id, row, sql::manifest_body(tx, id)?))
+            Ok((id, row, sql::manifest_content(tx, id)?))
         })?;
         if digest_of(row.digest.algorithm(), &body) != row.digest {
             tracing::error!(%repo, digest = %row.digest, "a manifest's bytes are wrong; it is out of service until it is pushed again");
             self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
             return Err(Kind::NotFound(Thing::Manifest).into());
+        }
+        if is_image {
+            self.db.pulls.count(&repo_uuid);
         }
         Ok((row, body))
     }
@@ -374,9 +388,9 @@ impl Registry {
     /// failure.
     pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
         let mut sealed = self.uploads.take(upload)?.seal(digest)?;
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, upload.user());
         self.db.write(move |write| {
-            let repo = repo_make(write, &repo, private)?;
+            let repo = repo_make(write, &repo, private, Some(by))?;
             let known = sql::blob(write.tx, &sealed.digest)?;
             // The file is replaced even if a live row has one: these bytes were checked just
             // now, which heals damage that nobody has noticed.
@@ -419,10 +433,10 @@ impl Registry {
         if self.db.read(&readable)?.is_none() {
             return Ok(false);
         }
-        let (repo, private) = (repo.clone(), self.options().private);
+        let (repo, private, by) = (repo.clone(), self.options().private, user.id);
         self.db.write(move |write| {
             let Some(blob) = readable(write.tx)? else { return Ok(false) };
-            let repo = repo_make(write, &repo, private)?;
+            let repo = repo_make(write, &repo, private, Some(by))?;
             sql::repo_blob_set(write.tx, repo, blob, write.service_secs)?;
             Ok(true)
         })
@@ -458,7 +472,7 @@ impl Registry {
         let put = ManifestPut { digest: digest.clone(), subject: read.subject.clone() };
         let (private, user, files) = (self.options().private, push.user, self.blobs.clone());
         self.db.write(move |write| {
-            let repo = repo_make(write, &push.repo, private)?;
+            let repo = repo_make(write, &push.repo, private, Some(user))?;
             let blobs = blobs_held(write.tx, &files, &push.repo, &read.blobs)?;
             let (tx, stamp) = (write.tx, write.stamp(user));
             let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, stamp)?;
@@ -492,9 +506,9 @@ impl Registry {
                     Ok(())
                 }
                 Reference::Digest(digest) => {
-                    let key =
-                        sql::manifest_by_digest(tx, &repo, digest)?.ok_or(Kind::NotFound(Thing::Manifest))?;
-                    sql::manifest_delete(tx, key.id)
+                    // Also one that is damaged and answered as absent: it can be got rid of.
+                    let id = sql::manifest_id(tx, &repo, digest)?.ok_or(Kind::NotFound(Thing::Manifest))?;
+                    sql::manifest_delete(tx, id)
                 }
             }
         })
@@ -537,10 +551,20 @@ impl Registry {
         Ok(removed)
     }
 
+    /// Reads so many pages of the database from one on, the first being 1, and says which are not
+    /// as they were written. Fails if the database's log is damaged, or with `Unavailable` while it
+    /// is never at rest. Blocks for as long as it takes to read so many times 4 KiB.
+    pub fn check_pages(&self, from: u32, count: u32) -> Result<PagesChecked> {
+        self.db.check_pages(from, count)
+    }
+
     /// What keeps the directory fit, every few minutes. Writes only where something changed.
     pub fn upkeep(&self) {
         if let Err(error) = ballast::keep(&self.dir) {
             tracing::warn!(%error, "no room could be kept for deleting on a full disk");
+        }
+        if let Err(error) = journal::renew(&self.dir, &self.db) {
+            tracing::warn!(?error, "the log of manifests could not be made anew");
         }
         if self.uptime() > FAILURES_FORGOTTEN && !self.db.has_failed() {
             failures::forget(&self.dir);
@@ -565,6 +589,18 @@ impl Registry {
             return Err(Kind::Unavailable.because("the store cannot be written to"));
         }
         self.check_room(0)
+    }
+
+    /// Notes a clean stop, and beside it what was counted.
+    fn note_stop(&self) -> Result<()> {
+        let pulls = self.db.pulls.due(usize::MAX);
+        self.db.pulls.settle(&pulls);
+        self.db.write(move |write| {
+            for (repo, pulls) in pulls {
+                sql::repo_add_pulls(write.tx, &repo, pulls)?;
+            }
+            sql::meta_set(write.tx, "running", &[0])
+        })
     }
 
     /// Refuses what would eat into the reserve. Deletes and the database live from it.
@@ -593,7 +629,7 @@ impl Drop for Registry {
         }
         if self.serving
             && !self.db.has_failed()
-            && let Err(error) = self.db.write(|write| sql::meta_set(write.tx, "running", &[0]))
+            && let Err(error) = self.note_stop()
         {
             tracing::warn!(?error, "the clean stop could not be noted");
         }
@@ -645,12 +681,12 @@ fn manifest_row(
 }
 
 /// A repository's id; made, with its namespace, if it is new.
-fn repo_make(write: &Write, name: &RepoName, private: bool) -> Result<i64> {
+fn repo_make(write: &Write, name: &RepoName, private: bool, by: Option<i64>) -> Result<i64> {
     if let Some(key) = sql::repo(write.tx, name)? {
         return Ok(key.id);
     }
     let namespace = sql::namespace_make(write.tx, name.namespace(), write.now_us)?;
-    sql::repo_insert(write.tx, namespace, name, private, write.now_us)
+    sql::repo_insert(write.tx, namespace, name, private, by, write.now_us)
 }
 
 /// The rows of blobs a repository holds; all of them, or `BlobMissing` naming some.

@@ -37,7 +37,11 @@ pub struct Repo {
     /// Lists leave it empty.
     pub full_description: String,
     pub labels: Vec<String>,
+    /// The server knows all of them, other processes those that were written down.
     pub pulls: u64,
+    /// Who pushed, announced or made it first. None: removed since, or somebody at the
+    /// command line.
+    pub created_by: Option<String>,
     pub created_us: i64,
     pub updated_us: i64,
     pub pushed_us: Option<i64>,
@@ -129,19 +133,30 @@ impl Registry {
             if sql::repo(write.tx, &to)?.is_some() {
                 return Err(Kind::Exists(Thing::Repo).into());
             }
-            let repo = repo_make(write, &to, change.private.unwrap_or(private))?;
-            sql::repo_set_creator(write.tx, repo, id)?;
+            let repo = repo_make(write, &to, change.private.unwrap_or(private), Some(id))?;
             sql::repo_change(write.tx, repo, &change, write.now_us)
         })?;
         self.repo_seen(Some(user), name)
     }
 
+    /// Changes a repository, and makes it first if it is new: what the command line does.
+    pub fn repo_set(&self, name: &RepoName, change: RepoChange) -> Result<()> {
+        change.check()?;
+        let (name, private) = (name.clone(), self.options().private);
+        self.db.write(move |write| {
+            let repo = repo_make(write, &name, private, None)?;
+            sql::repo_change(write.tx, repo, &change, write.now_us)
+        })
+    }
+
     /// A repository as this caller sees it.
     pub fn repo_seen(&self, user: Option<&User>, name: &RepoName) -> Result<Repo> {
-        self.db.read(|tx| {
+        let mut repo = self.db.read(|tx| {
             let key = sql::repo(tx, name)?.ok_or(Kind::NotFound(Thing::Repo))?;
             sql::repo_seen(tx, key.id, id_of(user))
-        })
+        })?;
+        self.db.pulls.show([&mut repo]);
+        Ok(repo)
     }
 
     /// Changes a repository, and returns it as it is then.
@@ -169,7 +184,9 @@ impl Registry {
             if !owned && all == 0 && within != sql::Within::Whole {
                 return Err(missing.into());
             }
-            repos_listed(tx, (id, namespace), within, all, user, wish)
+            let mut listed = repos_listed(tx, (id, namespace), within, all, user, wish)?;
+            self.db.pulls.show(&mut listed.rows);
+            Ok(listed)
         })
     }
 
@@ -180,7 +197,8 @@ impl Registry {
         self.db.read(|tx| {
             let names = sql::names_found(tx, &sql::sight(tx, user)?, &text, FOUND_MAX)?;
             let row = |name: &String| sql::repo_listed_named(tx, name, user);
-            let rows = slice.of(&names).iter().map(row).collect::<Result<_>>()?;
+            let mut rows: Vec<Repo> = slice.of(&names).iter().map(row).collect::<Result<_>>()?;
+            self.db.pulls.show(&mut rows);
             Ok(Listed::of(rows, names.len() as u64, slice))
         })
     }

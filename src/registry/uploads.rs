@@ -26,7 +26,8 @@ pub(super) struct Uploads {
 
 struct Session {
     user: i64,
-    /// Not set for one that an earlier process began, until somebody asks for it whose it is.
+    /// Not set while there is no file, nor for one that an earlier process began until
+    /// somebody asks for it whose it is.
     key: OnceLock<UploadKey>,
     path: Option<std::path::PathBuf>,
     /// When somebody last asked for it; None: not since this process started. Apart from
@@ -77,49 +78,56 @@ impl Uploads {
         algorithm: Algorithm,
         per_user: usize,
     ) -> Result<Upload> {
-        self.make_room(user, per_user)?;
         let mut bytes = [0; 16];
         random(&mut bytes)?;
         let key = UploadKey::new(UploadId::from_random(bytes), user, repo);
-        let growing = blobs.upload_new(&key, algorithm)?;
         let id = key.id.clone();
         let session = Arc::new(Session {
             user,
-            key: OnceLock::from(key),
+            key: OnceLock::new(),
             path: None,
             touched: Mutex::new(Some((self.clock.monotonic)())),
-            state: Mutex::new(State { growing: Some(growing), holder: 1 }),
+            state: Mutex::new(State { growing: None, holder: 1 }),
         });
-        lock(&self.open).insert(id.clone(), session.clone());
+        // Before there is a file, so that uploads that begin at once are not more than may be.
+        self.admit(&id, &session, per_user)?;
+        match blobs.upload_new(&key, algorithm) {
+            Ok(growing) => lock(&session.state).growing = Some(growing),
+            Err(error) => {
+                lock(&self.open).remove(&id);
+                return Err(error);
+            }
+        }
+        session.key.get_or_init(|| key);
         Ok(Upload { id, session, holder: 1, clock: self.clock.clone() })
     }
 
-    /// Refuses one upload too many, unless an abandoned one can go instead.
-    fn make_room(&self, user: i64, per_user: usize) -> Result<()> {
+    /// Counts an upload among the open ones. Refuses one too many, unless abandoned ones can
+    /// go instead.
+    fn admit(&self, id: &UploadId, session: &Arc<Session>, per_user: usize) -> Result<()> {
         let now = (self.clock.monotonic)();
         let mut open = lock(&self.open);
         let full = open.len() >= OPEN_MAX;
-        let of_user = || open.iter().filter(|(_, session)| full || session.user == user);
-        if !full && of_user().count() < per_user {
-            return Ok(());
+        let counted = || open.iter().filter(|(_, other)| full || other.user == session.user);
+        let excess = (counted().count() + 1).saturating_sub(if full { OPEN_MAX } else { per_user });
+        let mut abandoned: Vec<_> = counted()
+            .map(|(id, session)| (*lock(&session.touched), id.clone()))
+            .filter(|(touched, _)| touched.is_none_or(|at| now.saturating_sub(at) >= EVICT_AFTER))
+            .collect();
+        if abandoned.len() < excess {
+            return Err(
+                Kind::TooMany { retry_secs: 60 }.because("too many uploads are open; finish or cancel some")
+            );
         }
         // Those of an earlier process first: their clients have mostly started over.
-        let oldest = of_user()
-            .map(|(id, session)| (*lock(&session.touched), id.clone()))
-            .min_by_key(|(touched, _)| *touched)
-            .filter(|(touched, _)| touched.is_none_or(|at| now.saturating_sub(at) >= EVICT_AFTER));
-        let evicted = oldest.and_then(|(_, id)| open.remove(&id));
+        abandoned.sort_by_key(|(touched, _)| *touched);
+        let evicted: Vec<_> = abandoned[..excess].iter().filter_map(|(_, id)| open.remove(id)).collect();
+        open.insert(id.clone(), session.clone());
         drop(open);
-        match evicted {
-            Some(session) => {
-                session.discard();
-                Ok(())
-            }
-            None => {
-                Err(Kind::TooMany { retry_secs: 60 }
-                    .because("too many uploads are open; finish or cancel some"))
-            }
+        for session in evicted {
+            session.discard();
         }
+        Ok(())
     }
 
     /// How many bytes an upload has. Whoever holds it goes on.
@@ -221,6 +229,11 @@ impl Session {
 }
 
 impl Upload {
+    /// Whose it is: a user's id.
+    pub(super) fn user(&self) -> i64 {
+        self.session.user
+    }
+
     pub fn id(&self) -> &UploadId {
         &self.id
     }

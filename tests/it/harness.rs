@@ -1,6 +1,7 @@
 //! A registry of a test's own, served on a free port of loopback, and a client that
 //! says exactly what it is told to.
 
+use crate::openapi;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outport::http::{App, Options, Server};
@@ -9,7 +10,7 @@ use outport::registry::{self, Clock, Mode, Registry, SignUp, UserAdd};
 use sha2::Digest as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -141,10 +142,23 @@ impl Site {
         self.restart_with(wishes)
     }
 
-    pub fn restart_with(mut self, wishes: Wishes) -> Site {
+    pub fn restart_with(self, wishes: Wishes) -> Site {
+        self.restart_after(wishes, |_| ())
+    }
+
+    /// Stops the server, and returns its directory.
+    pub fn close(mut self) -> TempDir {
+        let dir = self.halt();
+        drop(self);
+        dir
+    }
+
+    /// Does something to the data directory while nobody has it.
+    pub fn restart_after(mut self, wishes: Wishes, harm: impl FnOnce(&Path)) -> Site {
         let dir = self.halt();
         let hands = self.hands.clone();
         drop(self);
+        harm(dir.path());
         Site::start(dir, wishes, hands)
     }
 
@@ -187,6 +201,7 @@ impl Site {
             headers: vec![("Authorization".into(), basic("admin", PASSWORD))],
             body: Vec::new(),
             framed: false,
+            kept: false,
         }
     }
 
@@ -217,6 +232,19 @@ impl Site {
         manifest(&config, 2, &[(&layer_digest, layer.len())], "")
     }
 
+    /// Pushes an index of these manifests, whether they are there or not, and returns its digest.
+    pub fn push_index(&self, repo: &str, tag: &str, images: &[&str]) -> String {
+        let image =
+            |digest: &&str| format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":2}}"#);
+        let images: Vec<String> = images.iter().map(image).collect();
+        let index =
+            format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#, images.join(","));
+        let put = self.ask("PUT", &format!("/v2/{repo}/manifests/{tag}")).header("Content-Type", OCI_INDEX);
+        let answer = put.body(index.as_bytes()).send();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        sha256(index.as_bytes())
+    }
+
     pub fn put_manifest(&self, repo: &str, reference: &str, manifest: &str) -> Answer {
         self.ask("PUT", &format!("/v2/{repo}/manifests/{reference}"))
             .header("Content-Type", OCI_MANIFEST)
@@ -232,7 +260,7 @@ impl Site {
     }
 }
 
-fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+fn copy_tree(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
@@ -301,6 +329,8 @@ pub struct Ask {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     framed: bool,
+    /// The connection stays open for another one.
+    kept: bool,
 }
 
 impl Ask {
@@ -374,10 +404,10 @@ impl Ask {
             let length = self.body.len().to_string();
             self = self.header("Content-Length", &length);
         }
-        let mut text = format!(
-            "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
-            self.method, self.target, self.address
-        );
+        let mut text = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.address);
+        if !self.kept {
+            text += "Connection: close\r\n";
+        }
         for (name, value) in &self.headers {
             text += &format!("{name}: {value}\r\n");
         }
@@ -387,10 +417,44 @@ impl Ask {
         bytes
     }
 
+    /// What comes back, which must be as the OpenAPI document says.
     pub fn send(self) -> Answer {
-        let (address, is_head) = (self.address, self.method == "HEAD");
+        let (address, method, target) = (self.address, self.method.clone(), self.target.clone());
         let bytes = raw(address, &self.bytes());
-        Answer::read(&bytes, is_head).0
+        let answer = Answer::read(&bytes, method == "HEAD").0;
+        openapi::check(&method, &target, &answer);
+        answer
+    }
+}
+
+/// A connection that is kept from one request to the next, while the server keeps it.
+#[derive(Default)]
+pub struct Line(Option<TcpStream>);
+
+impl Line {
+    pub fn send(&mut self, mut ask: Ask) -> Answer {
+        ask.kept = true;
+        let (address, is_head) = (ask.address, ask.method == "HEAD");
+        let mut stream = self.0.take().unwrap_or_else(|| {
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            stream
+        });
+        stream.write_all(&ask.bytes()).unwrap();
+        let mut back = Vec::new();
+        loop {
+            let mut piece = [0; 16 << 10];
+            let bytes = stream.read(&mut piece).unwrap();
+            back.extend_from_slice(&piece[..bytes]);
+            if bytes == 0 || back.windows(4).any(|window| window == b"\r\n\r\n") {
+                let (answer, _) = Answer::read(&back, is_head);
+                if answer.whole || bytes == 0 {
+                    self.0 = (answer.header("connection") != Some("close")).then_some(stream);
+                    return answer;
+                }
+            }
+        }
     }
 }
 
@@ -409,7 +473,8 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    headers: Vec<(String, String)>,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     /// False if the connection ended before the body had come in full.
     pub whole: bool,

@@ -103,6 +103,8 @@ fn lists_that_do_not_parse_change_nothing() {
     for bad in ["{}", "\"\"", "5", "null", "[5]", "[null]", "[{}]", "[{\"id\":5}]", "[{\"id\":null}]"] {
         says(&put(bad), 400, json!({"error": "Invalid data"}));
     }
+    // A list of an image's fields is no image.
+    says(&put(&format!(r#"[["{ID}",null]]"#)), 400, json!({"error": "Invalid data"}));
     let long = format!(r#"[{{"id":"{ID}","checksum":"{}"}}]"#, "x".repeat(257));
     let wrong = format!(r#"[{{"id":"{ID}","checksum":["x"]}}]"#);
     for bad in
@@ -160,12 +162,13 @@ fn a_slash_at_the_end_tells_a_repository_from_what_is_asked_of_one() {
 #[test]
 fn names_the_registry_cannot_hold_are_refused() {
     let site = Site::new();
-    for bad in ["bob/App", "bob/a__-b", "repositories/x", "namespaces/x", "bob/..", "BOB/x", "Upper", ""] {
+    for bad in ["bob/App", "bob/a__-b", "repositories/x", "namespaces/x", "bob/..", "BOB/x", "Upper"] {
         let answer = put(&site, &format!("/v1/repositories/{bad}/"), "[]").send();
         refuses(&answer, 400);
     }
     refuses(&site.get("/v1/repositories/a/b/c/d"), 404);
     refuses(&site.get("/v1/nowhere"), 404);
+    refuses(&put(&site, "/v1/repositories//", "[]").send(), 404);
     let answer = site.ask("POST", "/v1/repositories/a/b/images").send();
     refuses(&answer, 405);
     assert_eq!(answer.header("allow"), Some("GET, HEAD, PUT"));
@@ -631,9 +634,10 @@ fn a_search_finds_what_the_caller_may_read() {
     let expected = json!({
         "query": "cam", "num_results": 1, "num_pages": 1, "page": 1, "page_size": 25,
         "results": [{"name": "library/cam", "description": "", "star_count": 0,
-            "is_official": false, "is_automated": false, "is_trusted": false}]
+            "is_official": true, "is_automated": false, "is_trusted": false}]
     });
     assert_eq!(*row, expected);
+    assert_eq!(search(Some("bob"), "q=bob").json()["results"][0]["is_official"], false);
     refuses(&site.ask("GET", "/v1/search?q=cam").with_password("bob", "wrong").send(), 401);
     refuses(&search(Some("admin"), "q=%00"), 400);
     refuses(&search(Some("admin"), &format!("q={}", "a".repeat(256))), 400);
@@ -644,8 +648,9 @@ fn a_search_finds_what_the_caller_may_read() {
 #[test]
 fn searches_come_in_pages_of_up_to_a_hundred() {
     let site = Site::new();
+    let admin = site.registry.users().unwrap().remove(0).user;
     for n in 0..120 {
-        site.registry.repo_announce(&repo(&format!("team/app{n:03}")), Vec::new()).unwrap();
+        site.registry.repo_announce(&admin, &repo(&format!("team/app{n:03}")), Vec::new()).unwrap();
     }
     let page = |query: &str| site.get(&format!("/v1/search?q=app&{query}"));
     assert_eq!(names(&page("")).len(), 25);

@@ -1,6 +1,6 @@
 //! ML Space's API: repositories, images and tags by UUID, generated passwords, service clients.
 
-use crate::harness::{Answer, Ask, OCI_INDEX, PASSWORD, Site, manifest};
+use crate::harness::{Answer, Ask, OCI_INDEX, PASSWORD, Site, manifest, sha256};
 use outport::names::{UserName, Uuid};
 use outport::registry::{Access, Grantee, Level, Pattern, ServiceMade, UserAdd};
 use serde_json::{Value, json};
@@ -30,60 +30,6 @@ fn generate(site: &Site) -> String {
 
 fn logs_in(site: &Site, password: &str) -> u16 {
     site.ask("GET", "/v2/").with_password("bob", password).send().status
-}
-
-#[test]
-fn the_fourteen_steps_of_the_guide_work_in_order_after_a_push() {
-    let site = Site::new();
-    let password = generate(&site);
-    assert_eq!(logs_in(&site, &password), 200);
-    site.push_image("bob/cam", "v1", b"layer");
-    let list = good(&get(&site, "bob", "/v2/repositories/?page=1&page_size=10"));
-    assert_eq!(list.as_array().unwrap().len(), 1);
-    assert_eq!(good(&get(&site, "bob", "/v2/repositories?page=2")), json!([]));
-    let repo = &list[0];
-    let id = repo["id"].as_str().unwrap();
-    assert_eq!((&repo["name"], &repo["images_count"]), (&json!("cam"), &json!(1)));
-    let registry = good(&get(&site, "bob", "/v2/registries/current"));
-    assert_eq!((&registry["id"], &registry["repositories_count"]), (&repo["registry_id"], &json!(1)));
-
-    let fav = format!("/v2/repositories/{id}/fav");
-    assert_eq!(good(&send(&site, "POST", &fav, &json!({"favorite": true})))["favorite"], true);
-    let one = format!("/v2/repositories/{id}");
-    assert_eq!(good(&get(&site, "admin", &one))["favorite"], false, "it is the user's own");
-
-    let images = good(&get(&site, "bob", &format!("/v2/images/?repository_id={id}")));
-    let image = images[0]["id"].as_str().unwrap();
-    let pulled = site.get("/v2/bob/cam/manifests/v1");
-    assert_eq!(images[0]["digest"].as_str(), pulled.header("docker-content-digest"));
-
-    let change = json!({"description": "camera", "labels": ["edge", "old"], "labels_to_delete": ["old"]});
-    let changed = good(&send(&site, "PUT", &one, &change));
-    assert_eq!((&changed["description"], &changed["labels"]), (&json!("camera"), &json!(["edge"])));
-    let cleared = good(&send(&site, "PUT", &one, &json!({"description": null})));
-    assert_eq!((&cleared["description"], &cleared["labels"]), (&Value::Null, &json!(["edge"])));
-
-    assert_eq!(good(&get(&site, "bob", &format!("/v2/images/{image}"))), images[0]);
-    let tags = good(&get(&site, "bob", &format!("/v2/tags/?image_id={image}")));
-    assert_eq!((&tags[0]["name"], &tags[0]["color"]), (&json!("v1"), &Value::Null));
-    let wish = json!({"image_id": image, "name": "v2", "color": "red"});
-    let made = good(&send(&site, "POST", "/v2/tags/", &wish));
-    assert_eq!((&made["color"], &made["image_id"]), (&json!("red"), &json!(image)));
-    assert_eq!(good(&send(&site, "POST", "/v2/tags", &wish))["id"], made["id"]);
-    let tag = made["id"].as_str().unwrap();
-    let painted = good(&send(&site, "PUT", &format!("/v2/tags/{tag}"), &json!({"color": "blue"})));
-    assert_eq!(painted["color"], "blue");
-
-    let gone = good(&send(&site, "DELETE", "/v2/tags/", &json!({"tag_ids": [tag, tags[0]["id"], NOWHERE]})));
-    assert_eq!(gone, json!([tag, tags[0]["id"]]));
-    let left = good(&get(&site, "bob", &format!("/v2/images/{image}")));
-    assert_eq!(left["tags"], json!([]), "the image stays");
-    let digest = left["digest"].as_str().unwrap();
-    assert_eq!(good(&send(&site, "DELETE", "/v2/images/", &json!({"image_ids": [image]}))), json!([image]));
-    assert_eq!(site.get(&format!("/v2/bob/cam/manifests/{digest}")).status, 404);
-    let repos = json!({"repository_ids": [id]});
-    assert_eq!(good(&send(&site, "DELETE", "/v2/repositories/", &repos)), json!([id]));
-    assert_eq!(get(&site, "bob", &one).json(), json!({"detail": "Repository not found"}));
 }
 
 #[test]
@@ -508,7 +454,7 @@ fn an_index_is_an_image_of_its_platforms_with_the_sum_of_those_that_are_here() {
         br#"{"architecture":"arm64","os":"linux","author":"me","config":{"Env":["A=1"]},"rootfs":{}}"#;
     let (config_digest, layer) = (site.push_blob("bob/cam", config), site.push_blob("bob/cam", b"layer"));
     let arm = manifest(&config_digest, config.len(), &[(&layer, 5)], "");
-    let put = site.put_manifest("bob/cam", &crate::harness::sha256(arm.as_bytes()), &arm);
+    let put = site.put_manifest("bob/cam", &sha256(arm.as_bytes()), &arm);
     let arm_digest = put.header("docker-content-digest").unwrap();
     let index = format!(
         r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[
@@ -583,7 +529,7 @@ fn a_tag_is_signed_if_a_signature_lies_beside_its_image_or_refers_to_it() {
             r#","artifactType":"{kind}","subject":{{"mediaType":"x","digest":"{subject}","size":9}}{more}"#
         );
         let referrer = manifest(&config, 2, &[], &more);
-        let digest = crate::harness::sha256(referrer.as_bytes());
+        let digest = sha256(referrer.as_bytes());
         assert_eq!(site.put_manifest("bob/cam", &digest, &referrer).status, 201);
         assert_eq!(signed(&format!("v{n}")), expected, "{kind} {more}");
     }
@@ -811,4 +757,22 @@ fn what_a_user_may_not_read_is_not_there_and_deletes_pass_it_by() {
     let skipped = site.ask("DELETE", &format!("{ROOT}/v2/repositories/")).by("eve").json(&body).send();
     assert_eq!(good(&skipped), json!([]));
     assert_eq!(get(&site, "bob", &format!("/v2/repositories/{id}/")).status, 200);
+}
+
+#[test]
+fn what_manifests_claim_of_their_size_breaks_no_list() {
+    let site = Site::new();
+    let config = site.push_blob("bob/cam", b"{}");
+    let images = ["a", "b"].map(|name| {
+        let layer = site.push_blob("bob/cam", name.as_bytes());
+        let text = manifest(&config, 2, &[(&layer, usize::MAX)], "");
+        assert_eq!(site.put_manifest("bob/cam", name, &text).status, 201);
+        sha256(text.as_bytes())
+    });
+    let index = site.push_index("bob/cam", "all", &[&images[0], &images[1]]);
+    let id = good(&get(&site, "bob", "/v2/repositories"))[0]["id"].clone();
+    let listed = good(&get(&site, "bob", &format!("/v2/images?repository_id={}", id.as_str().unwrap())));
+    let listed = listed.as_array().unwrap();
+    let found = listed.iter().find(|image| image["digest"] == index.as_str()).unwrap();
+    assert_eq!((listed.len(), found["size"].as_u64()), (3, Some(9_000_000_000_000_000_000)));
 }

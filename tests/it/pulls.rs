@@ -1,6 +1,7 @@
 //! Pulling blobs and manifests: bytes, ranges, conditions.
 
 use crate::harness::{OCI_MANIFEST, Site, noise, sha256};
+use std::time::Duration;
 
 #[test]
 fn an_image_comes_back_byte_for_byte_by_tag_and_by_digest() {
@@ -117,6 +118,78 @@ fn a_name_without_a_slash_is_the_same_repository_in_library() {
         assert_eq!(site.get(&format!("/v2/{name}/tags/list")).json()["name"], name);
     }
     assert_eq!(site.get("/v2/_catalog").strings("repositories"), ["library/hello"]);
+}
+
+/// Pulls of `team/app`, as Docker Hub's dialect tells them.
+fn pull_count(site: &Site) -> u64 {
+    let count = |target: &str, at: fn(&serde_json::Value) -> &serde_json::Value| {
+        at(&site.get(target).json())["pull_count"].as_u64().unwrap()
+    };
+    let told = count("/v2/repositories/team/app/", |repo| repo);
+    assert_eq!(count("/v2/repositories/team/", |list| &list["results"][0]), told);
+    assert_eq!(count("/v2/search/repositories/?query=app", |list| &list["results"][0]), told);
+    told
+}
+
+fn pull(site: &Site, reference: &str) {
+    assert_eq!(site.get(&format!("/v2/team/app/manifests/{reference}")).status, 200);
+}
+
+/// What is on the disk of rows, byte for byte.
+fn written(site: &Site) -> [Vec<u8>; 3] {
+    ["registry.db", "registry.db-wal", "manifests.log"]
+        .map(|name| std::fs::read(site.path(name)).unwrap_or_default())
+}
+
+#[test]
+fn a_pull_is_counted_at_once_and_nothing_is_written_for_it() {
+    let site = Site::new();
+    let digest = site.push_image("team/app", "v1", b"layer");
+    site.push_index("team/app", "all", &[&digest]);
+    site.hands.advance(Duration::from_secs(3_600));
+    let before = written(&site);
+    assert_eq!(pull_count(&site), 0);
+    for _ in 0..20 {
+        pull(&site, "v1");
+    }
+    // An image for many platforms: the index, and then the image.
+    pull(&site, "all");
+    pull(&site, &digest);
+    assert_eq!(pull_count(&site), 21);
+    let blob = sha256(b"layer");
+    assert_eq!(site.get(&format!("/v2/team/app/blobs/{blob}")).status, 200);
+    assert_eq!(site.ask("HEAD", "/v2/team/app/manifests/v1").send().status, 200);
+    let known = site.ask("GET", "/v2/team/app/manifests/v1").header("If-None-Match", &digest).send();
+    assert_eq!(known.status, 304);
+    site.get("/v2/team/app/manifests/none").is(404, "MANIFEST_UNKNOWN");
+    assert_eq!(pull_count(&site), 21, "a look is not a pull, nor is a layer, nor what the client has");
+    assert!(written(&site) == before);
+}
+
+#[test]
+fn pulls_are_written_beside_other_commits_and_outlive_stops_and_mostly_crashes() {
+    let site = Site::new();
+    site.push_image("team/app", "v1", b"layer");
+    pull(&site, "v1");
+    let site = site.restart();
+    assert_eq!(pull_count(&site), 1, "the stop is noted, and they beside it");
+    pull(&site, "v1");
+    site.hands.advance(Duration::from_secs(15 * 60));
+    site.push_blob("else/other", b"a commit");
+    assert_eq!(pull_count(&site), 2, "once, though the row has it now");
+    pull(&site, "v1");
+    site.push_blob("else/other", b"another commit, a moment later");
+    assert_eq!(pull_count(&site), 3);
+    let site = Site::resume(site.crash(), "this boot");
+    assert_eq!(pull_count(&site), 2, "what came after the last quarter of an hour is forgotten");
+    pull(&site, "v1");
+    assert_eq!(site.ask("DELETE", "/v2/repositories/team/app/").send().status, 202);
+    site.push_image("team/app", "v1", b"layer");
+    assert_eq!(
+        pull_count(&site),
+        0,
+        "a new one of that name, of that id, and by a clock that stands, of that time"
+    );
 }
 
 #[test]

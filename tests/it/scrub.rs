@@ -1,5 +1,6 @@
 //! Reading the store again: what the disk lost is found, listed, and healed by a push.
 
+use crate::binary::{complained, outport};
 use crate::harness::{Site, sha256};
 use outport::registry::{Scrubbed, Wanted};
 use std::time::Duration;
@@ -92,4 +93,27 @@ fn what_was_pushed_just_before_the_power_went_is_read_again_before_anyone_is_tol
     assert_eq!(site.ask("HEAD", &format!("/v2/a/b/blobs/{digest}")).send().status, 404);
     site.push_blob("a/b", b"written last");
     assert_eq!(site.ask("HEAD", &format!("/v2/a/b/blobs/{digest}")).send().status, 200);
+}
+
+#[test]
+fn damaged_pages_of_the_database_are_found_at_the_command_line_with_a_remedy() {
+    let site = Site::new();
+    for n in 0..20 {
+        site.push_image("a/b", &format!("v{n}"), format!("layer {n}").as_bytes());
+    }
+    let path = site.path("");
+    let (good, checked) = (outport(&path, &["scrub"], ""), outport(&path, &["check"], ""));
+    assert_eq!((good.status.code(), checked.status.code()), (Some(0), Some(0)), "{good:?} {checked:?}");
+    let dir = site.close();
+    let database = dir.path().join("registry.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    let last = bytes.len() - 4_096;
+    bytes[last + 100] ^= 1;
+    std::fs::write(&database, bytes).unwrap();
+    for verb in ["scrub", "check"] {
+        let bad = outport(dir.path(), &[verb], "");
+        assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+        assert!(complained(&bad).contains("1 pages of the database are damaged"), "{bad:?}");
+        assert!(complained(&bad).contains("outport rebuild"), "{bad:?}");
+    }
 }

@@ -249,6 +249,36 @@ fn abandoned_uploads_expire_and_make_room() {
     assert_eq!(site.uploads_left(), 0);
 }
 
+/// Each looked whether there was room before any of them had taken it, and all came in.
+#[test]
+fn uploads_that_begin_at_once_are_no_more_than_may_be_open() {
+    let mut wishes = Wishes::default();
+    wishes.registry.uploads_per_user = 3;
+    let site = Site::with(wishes);
+    site.begin_upload("a/b");
+    let begin = || site.ask("POST", "/v2/a/b/blobs/uploads/").send().status;
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..24).map(|_| scope.spawn(begin)).collect();
+        asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 2, "{statuses:?}");
+    assert_eq!(site.uploads_left(), 3);
+}
+
+#[test]
+fn what_earlier_processes_left_goes_as_soon_as_it_is_too_much() {
+    let site = Site::new();
+    for _ in 0..5 {
+        site.begin_upload("a/b");
+    }
+    let mut wishes = Wishes::default();
+    wishes.registry.uploads_per_user = 3;
+    let site = site.restart_with(wishes);
+    assert_eq!(site.uploads_left(), 5);
+    site.begin_upload("a/b");
+    assert_eq!(site.uploads_left(), 3);
+}
+
 #[test]
 fn a_blob_is_mounted_from_wherever_the_caller_may_read_and_from_nowhere_else() {
     let site = Site::new();

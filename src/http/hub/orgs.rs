@@ -1,6 +1,7 @@
 //! The user who asks, organisations, their groups and members.
 
 use hyper::StatusCode;
+use hyper::header::USER_AGENT;
 use serde_json::{Value, json};
 
 use super::form::Form;
@@ -221,12 +222,10 @@ pub async fn group_delete(call: Call) -> Result<Reply> {
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
-/// In pages; or as the bare list that hub-tool takes, which asks with a slash and for no page.
+/// In pages; but hub-tool takes only a bare list, and sends what others send who take pages.
 pub async fn group_members(call: Call) -> Result<Reply> {
     let (group, paging) = (group_as(&call, Standing::Member)?, Paging::of(&call)?);
-    let bare = call.head().uri.path().ends_with('/')
-        && call.query("page").is_none()
-        && call.query("page_size").is_none();
+    let bare = call.header(USER_AGENT).is_some_and(|agent| agent.starts_with("hub-tool/"));
     let slice = if bare { Slice { skip: 0, take: BARE_MAX } } else { paging.slice() };
     let rows: Listed<Member> = call.run(move |registry| registry.group_members(&group, slice)).await?;
     if bare {

@@ -10,12 +10,10 @@ use crate::error::{Error, Kind, Result, Thing};
 use crate::http::call::Call;
 use crate::http::reply::{self, Reply};
 use crate::names::{Tag, Uuid};
-use crate::registry::{Listed, Mark, Slice};
+use crate::registry::{Listed, Mark, Slice, TAG_COLOR_MAX};
 
 /// Longest list, in rows of a page or in ids to be deleted: one transaction deletes them.
 const LIST_MAX: u32 = 100;
-/// Longest colour, in bytes.
-const COLOR_MAX: usize = 32;
 
 /// What an answer says beside its status: where a value is wrong, or one of ML Space's codes.
 #[derive(Debug)]
@@ -119,7 +117,7 @@ impl Fields {
 
     pub fn color(&self) -> Result<Option<String>> {
         let color = self.optional_text("color")?;
-        if color.as_ref().is_some_and(|color| color.len() > COLOR_MAX) {
+        if color.as_ref().is_some_and(|color| color.chars().count() > TAG_COLOR_MAX) {
             let message = "ensure this value has at most 32 characters";
             return Err(fault(json!(["body", "color"]), message, "value_error.any_str.max_length"));
         }

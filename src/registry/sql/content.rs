@@ -29,15 +29,16 @@ pub fn repo_insert(
     namespace: i64,
     name: &RepoName,
     private: bool,
+    created_by: Option<i64>,
     now_us: i64,
 ) -> Result<i64> {
     // What the triggers insert has ids as well.
     Ok(tx
         .prepare_cached(
-            "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us)
-             VALUES (?5, ?1, ?2, ?3, ?4, ?4) RETURNING id",
+            "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us, created_by)
+             VALUES (?5, ?1, ?2, ?3, ?4, ?4, (SELECT id FROM user WHERE id = ?6)) RETURNING id",
         )?
-        .query_row(params![namespace, name.full(), private, now_us, uuid()?], |row| row.get(0))?)
+        .query_row(params![namespace, name.full(), private, now_us, uuid()?, created_by], |row| row.get(0))?)
 }
 
 /// Notes that something was pushed.
@@ -47,9 +48,15 @@ pub fn repo_set_pushed(tx: &Connection, id: i64, now_us: i64) -> Result<()> {
     Ok(())
 }
 
-pub fn repo_set_private(tx: &Connection, id: i64, private: bool) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET private = ?2 WHERE id = ?1")?.execute(params![id, private])?;
-    Ok(())
+/// The bytes of blobs that are in no other repository.
+pub fn repo_frees(tx: &Connection, id: i64) -> Result<u64> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT coalesce(sum(b.bytes), 0) FROM repo_blob AS rb JOIN blob AS b ON b.id = rb.blob
+             WHERE rb.repo = ?1
+               AND NOT EXISTS (SELECT 1 FROM repo_blob AS o WHERE o.blob = rb.blob AND o.repo <> ?1)",
+        )?
+        .query_row([id], |row| size_column(row, 0))?)
 }
 
 pub fn repo_delete(tx: &Connection, id: i64) -> Result<()> {
@@ -78,13 +85,6 @@ pub fn repo_rows(tx: &Connection, last: &str, limit: u32) -> Result<Vec<RepoRow>
         tx.prepare_cached(&format!("{REPO_ROW} WHERE r.name > ?1 ORDER BY r.name LIMIT ?2"))?;
     let rows = statement.query_map(params![last, limit], to_repo_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-pub fn repo_row(tx: &Connection, name: &RepoName) -> Result<Option<RepoRow>> {
-    Ok(tx
-        .prepare_cached(&format!("{REPO_ROW} WHERE r.name = ?1"))?
-        .query_row([name.full()], to_repo_row)
-        .optional()?)
 }
 
 // blob ------------------------------------------------------------------------
@@ -193,11 +193,17 @@ pub fn blob_user(tx: &Connection, repo: i64, blob: i64) -> Result<Option<Digest>
 
 // manifest --------------------------------------------------------------------
 
+/// What a manifest (m) names, in bytes; for an index what its images name, as far as they are
+/// here. What manifests claim may be anything, and `sum` fails where it goes too far.
+pub(super) const CONTENT_SUM: &str = "CAST(min(9e18, m.content_bytes +
+    (SELECT total(k.content_bytes) FROM child AS c JOIN manifest AS k
+      ON k.repo = m.repo AND k.digest = c.digest AND k.live WHERE c.manifest = m.id)) AS INTEGER)";
+
 /// Who pushed, and when by both clocks.
 #[derive(Clone, Copy)]
 pub struct Stamp {
-    /// A user's id.
-    pub by: i64,
+    /// A user's id; none at the command line.
+    pub by: Option<i64>,
     /// Wall clock, microseconds since 1970.
     pub us: i64,
     /// Service time, seconds.
@@ -240,6 +246,27 @@ pub fn manifest_by_tag(tx: &Connection, repo: &RepoName, tag: &Tag) -> Result<Op
              WHERE r.name = ?1 AND t.name = ?2 AND m.live",
         )?
         .query_row(params![repo.full(), tag.as_str()], manifest_key)
+        .optional()?)
+}
+
+/// A manifest's bytes, its repository's UUID, and whether it is an image rather than an index.
+pub fn manifest_content(tx: &Connection, id: i64) -> Result<(Vec<u8>, String, bool)> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT m.body, r.uuid, m.config IS NOT NULL FROM manifest AS m JOIN repo AS r ON r.id = m.repo
+             WHERE m.id = ?1",
+        )?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+}
+
+/// A manifest's row, in service or not.
+pub fn manifest_id(tx: &Connection, repo: &RepoName, digest: &Digest) -> Result<Option<i64>> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT m.id FROM manifest AS m JOIN repo AS r ON r.id = m.repo
+             WHERE r.name = ?1 AND m.digest = ?2",
+        )?
+        .query_row(params![repo.full(), digest.as_str()], |row| row.get(0))
         .optional()?)
 }
 

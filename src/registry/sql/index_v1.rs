@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{digest_column, size_column};
+use super::{digest_column, digest_or_null, size_column};
 use crate::error::Result;
-use crate::names::{Digest, RepoName};
+use crate::names::RepoName;
 use crate::registry::index_v1::{Found, V1Image};
 
 // v1_token ----------------------------------------------------------------------
@@ -96,10 +96,7 @@ pub fn v1_images(tx: &Connection, repo: i64) -> Result<Vec<V1Image>> {
 
 fn id_and_checksum(row: &rusqlite::Row, config: usize, manifest: usize) -> rusqlite::Result<V1Image> {
     let manifest = digest_column(row, manifest)?;
-    let config: Option<Digest> = match row.get_ref(config)? {
-        rusqlite::types::ValueRef::Null => None,
-        _ => Some(digest_column(row, config)?),
-    };
+    let config = digest_or_null(row, config)?;
     let id = config.as_ref().unwrap_or(&manifest).hex().to_owned();
     Ok(V1Image { id, checksum: Some(manifest.as_str().to_owned()) })
 }

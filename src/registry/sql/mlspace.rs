@@ -3,9 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
+use super::content::CONTENT_SUM;
 use super::repos::{labels_column, step_through};
 use super::sight::{PATTERNS_READ, namespace_reads};
-use super::{digest_column, size_column, uuid};
+use super::{digest_column, digest_or_null, size_column, uuid};
 use crate::error::Result;
 use crate::names::{RepoName, Tag};
 use crate::registry::mlspace::{About, Image, ImageTag, Workspace};
@@ -76,15 +77,15 @@ pub fn image_place(tx: &Connection, uuid: &str) -> Result<Option<(i64, i64, Repo
     found.map(|(id, repo, name)| Ok((id, repo, RepoName::parse(&name)?))).transpose()
 }
 
-/// An image with its sum: of an index, what its images name as far as they are here.
-const IMAGE: &str = "SELECT m.id, r.id, m.uuid, r.name, r.uuid, m.digest, m.bytes,
-    m.content_bytes + (SELECT coalesce(sum(k.content_bytes), 0) FROM child AS c
-      JOIN manifest AS k ON k.repo = m.repo AND k.digest = c.digest AND k.live WHERE c.manifest = m.id),
-    m.pushed_us, m.config
-  FROM manifest AS m JOIN repo AS r ON r.id = m.repo";
+/// Images where the rest of the statement says.
+fn image_where(rest: &str) -> String {
+    format!(
+        "SELECT m.id, r.id, m.uuid, r.name, r.uuid, m.digest, m.bytes, {CONTENT_SUM}, m.pushed_us, m.config
+         FROM manifest AS m JOIN repo AS r ON r.id = m.repo WHERE {rest}"
+    )
+}
 
 fn to_image(row: &Row) -> rusqlite::Result<Image> {
-    let config: Option<String> = row.get(9)?;
     Ok(Image {
         id: row.get(0)?,
         repo_id: row.get(1)?,
@@ -95,7 +96,7 @@ fn to_image(row: &Row) -> rusqlite::Result<Image> {
         bytes: size_column(row, 6)?,
         content_bytes: size_column(row, 7)?,
         pushed_us: row.get(8)?,
-        config: config.map(|_| digest_column(row, 9)).transpose()?,
+        config: digest_or_null(row, 9)?,
         tags: Vec::new(),
         about: About::Platforms(Vec::new()),
     })
@@ -103,14 +104,11 @@ fn to_image(row: &Row) -> rusqlite::Result<Image> {
 
 /// An image that is in service, without its tags.
 pub fn image(tx: &Connection, uuid: &str) -> Result<Option<Image>> {
-    Ok(tx
-        .prepare_cached(&format!("{IMAGE} WHERE m.uuid = ?1 AND m.live"))?
-        .query_row([uuid], to_image)
-        .optional()?)
+    Ok(tx.prepare_cached(&image_where("m.uuid = ?1 AND m.live"))?.query_row([uuid], to_image).optional()?)
 }
 
 pub fn image_by_id(tx: &Connection, id: i64) -> Result<Image> {
-    Ok(tx.prepare_cached(&format!("{IMAGE} WHERE m.id = ?1"))?.query_row([id], to_image)?)
+    Ok(tx.prepare_cached(&image_where("m.id = ?1"))?.query_row([id], to_image)?)
 }
 
 /// Walks through a repository's images, the newest first, without those that only an index
@@ -226,6 +224,11 @@ pub fn generated_password_set(tx: &Connection, user: i64, hash: &[u8; 32], now_u
            SET hash = excluded.hash, created_us = max(excluded.created_us, created_us + 1)",
     )?
     .execute(params![user, hash, now_us])?;
+    Ok(())
+}
+
+pub fn generated_password_delete(tx: &Connection, user: i64) -> Result<()> {
+    tx.prepare_cached("DELETE FROM generated_password WHERE user = ?1")?.execute([user])?;
     Ok(())
 }
 

@@ -4,7 +4,9 @@
 
 mod content;
 mod gc;
+mod images;
 mod index_v1;
+mod journal;
 mod mlspace;
 mod orgs;
 mod people;
@@ -20,7 +22,9 @@ use crate::names::{Digest, Uuid};
 
 pub use content::*;
 pub use gc::*;
+pub use images::*;
 pub use index_v1::*;
+pub use journal::*;
 pub use mlspace::*;
 pub use orgs::*;
 pub use people::*;
@@ -33,6 +37,14 @@ fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     Digest::parse(&text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())
     })
+}
+
+/// A digest, where there may be none.
+fn digest_or_null(row: &Row, index: usize) -> rusqlite::Result<Option<Digest>> {
+    match row.get_ref(index)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => digest_column(row, index).map(Some),
+    }
 }
 
 fn size_column(row: &Row, index: usize) -> rusqlite::Result<u64> {

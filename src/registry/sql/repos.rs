@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
 
 use super::sight::{PATTERNS_READ, Within};
-use super::{digest_column, size_column, size_value};
+use super::{digest_column, digest_or_null, size_column, size_value};
 use crate::error::Result;
 use crate::names::Digest;
 use crate::registry::pages::{Order, Step, Walk};
@@ -22,7 +22,7 @@ pub fn namespace(tx: &Connection, name: &str) -> Result<Option<(i64, bool)>> {
 const REPO: &str = "SELECT r.id, r.uuid, n.name, substr(r.name, length(n.name) + 2), r.private, r.pushed,
     r.description, r.labels, r.pulls, r.created_us, r.updated_us, r.pushed_us, s.stars,
     EXISTS (SELECT 1 FROM star WHERE repo = r.id AND user = ?2),
-    s.tags, s.manifests - s.hidden, s.blob_bytes
+    (SELECT name FROM user WHERE id = r.created_by), s.tags, s.manifests - s.hidden, s.blob_bytes
   FROM repo AS r JOIN namespace AS n ON n.id = r.namespace JOIN repo_sums AS s ON s.repo = r.id";
 
 pub(super) fn labels_column(row: &Row, index: usize) -> rusqlite::Result<Vec<String>> {
@@ -49,9 +49,10 @@ fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
         pushed_us: row.get(11)?,
         stars: size_column(row, 12)?,
         starred: row.get(13)?,
-        tags: size_column(row, 14)?,
-        images: size_column(row, 15)?,
-        blob_bytes: size_column(row, 16)?,
+        created_by: row.get(14)?,
+        tags: size_column(row, 15)?,
+        images: size_column(row, 16)?,
+        blob_bytes: size_column(row, 17)?,
         media_types: Vec::new(),
     })
 }
@@ -176,8 +177,10 @@ pub fn repos_count(tx: &Connection, (namespace, name): (i64, &str), within: With
     Ok(count)
 }
 
-pub fn repo_set_creator(tx: &Connection, id: i64, user: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE repo SET created_by = ?2 WHERE id = ?1")?.execute(params![id, user])?;
+/// Counts pulls of a repository, if it is still there.
+pub fn repo_add_pulls(tx: &Connection, uuid: &str, pulls: u64) -> Result<()> {
+    tx.prepare_cached("UPDATE repo SET pulls = pulls + ?2 WHERE uuid = ?1")?
+        .execute(params![uuid, size_value(pulls)])?;
     Ok(())
 }
 
@@ -227,7 +230,6 @@ const TAG: &str = "SELECT t.id, t.uuid, t.name, t.color, t.repo, t.pushed_us, u.
   FROM tag AS t JOIN manifest AS m ON m.id = t.manifest LEFT JOIN user AS u ON u.id = t.pushed_by";
 
 fn to_tag(row: &Row) -> rusqlite::Result<TagRow> {
-    let config: Option<String> = row.get(14)?;
     let pusher: Option<i64> = row.get(6)?;
     let pushed_by = match pusher {
         Some(id) => Some(Pusher { id, name: row.get(7)? }),
@@ -247,7 +249,7 @@ fn to_tag(row: &Row) -> rusqlite::Result<TagRow> {
         media_type: row.get(11)?,
         bytes: size_column(row, 12)?,
         content_bytes: size_column(row, 13)?,
-        config: config.map(|_| digest_column(row, 14)).transpose()?,
+        config: digest_or_null(row, 14)?,
         live: row.get(15)?,
         platforms: Vec::new(),
     })
