@@ -324,8 +324,7 @@ impl Registry {
                 return Ok(None);
             }
             let names = sql::names_found(tx, &sql::sight(tx, id)?, &text, FOUND_MAX)?;
-            let rows = slice.of(&names).iter().map(|name| sql::found(tx, name)).collect::<Result<_>>()?;
-            Ok(Some(Listed::of(rows, names.len() as u64, slice)))
+            Ok(Some(Listed::of(sql::found(tx, slice.of(&names))?, names.len() as u64, slice)))
         })
     }
 }

@@ -167,14 +167,15 @@ impl Registry {
                     repos_listed(tx, namespace, within, all, user.id, &wish)?
                 }
                 Reach::One(name) if wish.slice.skip == 0 => {
-                    let key = sql::repo(tx, &name)?;
-                    let repo = key.map(|key| sql::repo_listed(tx, key.id, user.id)).transpose()?;
-                    Listed::of(repo.into_iter().collect(), 1, wish.slice)
+                    let found: Vec<i64> = sql::repo(tx, &name)?.iter().map(|key| key.id).collect();
+                    Listed::of(sql::repos_by_id(tx, &found, user.id)?, 1, wish.slice)
                 }
                 Reach::One(_) | Reach::Nothing => Listed::of(Vec::new(), 0, wish.slice),
             };
-            let cards = repos.map(|repo| card(tx, repo, &workspace.uuid, &mut configs))?;
-            Ok((cards, configs))
+            let (count, next) = (repos.count, repos.next);
+            let card = |repo| card(tx, repo, &workspace.uuid, &mut configs);
+            let rows = repos.rows.into_iter().map(card).collect::<Result<_>>()?;
+            Ok((Listed { rows, count, next }, configs))
         })?;
         let facts = self.configs_read(configs, config_facts);
         listed.rows.iter_mut().filter_map(|card| card.recent.as_mut()).for_each(|image| image.tell(&facts));
@@ -212,7 +213,7 @@ impl Registry {
             let (id, name) = sql::repo_by_uuid(tx, uuid.as_str())?.ok_or(missing)?;
             let workspace = sql::workspace_named(tx, name.namespace())?.ok_or(missing)?;
             let mut configs = Configs::default();
-            let repo = sql::repo_listed(tx, id, user.id)?;
+            let repo = sql::repos_by_id(tx, &[id], user.id)?.pop().ok_or(missing)?;
             Ok((card(tx, repo, &workspace.uuid, &mut configs)?, configs))
         })?;
         let facts = self.configs_read(configs, config_facts);
@@ -300,8 +301,9 @@ impl Registry {
             let all = sql::images_count(tx, id)?;
             let found = wish.find(all, 0, |walk, each| sql::images_walk(tx, id, &walk, each))?;
             let mut configs = Configs::default();
-            let listed = found.map(|id| with_rest(tx, sql::image_by_id(tx, id)?, &mut configs))?;
-            Ok((listed, configs))
+            let images = sql::images_by_id(tx, &found.rows)?.into_iter();
+            let rows = images.map(|image| with_rest(tx, image, &mut configs)).collect::<Result<_>>()?;
+            Ok((found.with(rows), configs))
         })?;
         let facts = self.configs_read(configs, config_facts);
         listed.rows.iter_mut().for_each(|image| image.tell(&facts));
@@ -334,7 +336,8 @@ impl Registry {
             // It has as many as its repository, or fewer.
             let most = sql::tags_count(tx, repo)?;
             let found = wish.find(most, 0, |walk, each| sql::image_tags_walk(tx, id, &walk, each))?;
-            found.map(|id| sql::image_tag_by_id(tx, id))
+            let rows = sql::image_tags_by_id(tx, &found.rows)?;
+            Ok(found.with(rows))
         })
     }
 
@@ -431,10 +434,10 @@ fn card(tx: &rusqlite::Connection, repo: Repo, registry: &str, configs: &mut Con
         recent = Some(step.id);
         false
     })?;
-    let recent = recent.map(|id| with_rest(tx, sql::image_by_id(tx, id)?, configs));
+    let recent = sql::images_by_id(tx, recent.as_slice())?.pop();
     Ok(RepoCard {
         registry: registry.to_owned(),
-        recent: recent.transpose()?,
+        recent: recent.map(|image| with_rest(tx, image, configs)).transpose()?,
         tags: sql::tags_of_repo(tx, repo.id, TAGS_SHOWN)?,
         repo,
     })

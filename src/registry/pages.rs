@@ -99,10 +99,9 @@ impl<T> Listed<T> {
         Listed { rows, count, next: if more { Next::Page } else { Next::End } }
     }
 
-    /// The same stretch, each row made into another.
-    pub(super) fn map<U>(self, row: impl FnMut(T) -> Result<U>) -> Result<Listed<U>> {
-        let rows = self.rows.into_iter().map(row).collect::<Result<_>>()?;
-        Ok(Listed { rows, count: self.count, next: self.next })
+    /// The same stretch, with other rows in place of these.
+    pub(super) fn with<U>(self, rows: Vec<U>) -> Listed<U> {
+        Listed { rows, count: self.count, next: self.next }
     }
 }
 

@@ -196,8 +196,7 @@ impl Registry {
         let (user, text) = (id_of(user), text.to_ascii_lowercase());
         self.db.read(|tx| {
             let names = sql::names_found(tx, &sql::sight(tx, user)?, &text, FOUND_MAX)?;
-            let row = |name: &String| sql::repo_listed_named(tx, name, user);
-            let mut rows: Vec<Repo> = slice.of(&names).iter().map(row).collect::<Result<_>>()?;
+            let mut rows = sql::repos_by_name(tx, slice.of(&names), user)?;
             self.db.pulls.show(&mut rows);
             Ok(Listed::of(rows, names.len() as u64, slice))
         })
@@ -227,13 +226,12 @@ impl Registry {
             let all = sql::tags_count(tx, key.id)?;
             let found = wish.find(all, 0, |walk, each| sql::tags_walk(tx, key.id, &walk, each))?;
             let mut configs = Configs::default();
-            let listed = found.map(|id| {
-                let mut row = sql::tag_by_id(tx, id)?;
-                add_children(tx, &mut row)?;
+            let mut rows = sql::tags_by_id(tx, &found.rows)?;
+            for row in &mut rows {
+                add_children(tx, row)?;
                 configs.want(tx, row.repo, row.config.as_ref())?;
-                Ok(row)
-            })?;
-            Ok((listed, configs))
+            }
+            Ok((found.with(rows), configs))
         })?;
         let platforms = self.configs_read(configs, manifest::config_platform);
         listed.rows.iter_mut().for_each(|row| add_image(row, &platforms));
@@ -294,7 +292,8 @@ pub(super) fn repos_listed(
 ) -> Result<Listed<Repo>> {
     let from = namespace.1.len() + 1;
     let found = wish.find(all, from, |walk, each| sql::repos_walk(tx, namespace, within, &walk, each))?;
-    found.map(|id| sql::repo_listed(tx, id, user))
+    let rows = sql::repos_by_id(tx, &found.rows, user)?;
+    Ok(found.with(rows))
 }
 
 /// An image's platform, from its config; nothing is said where that could not be read.

@@ -130,14 +130,16 @@ pub fn any_public(tx: &Connection) -> Result<bool> {
         .query_row([], |row| row.get(0))?)
 }
 
-/// What a search shows of a repository.
-pub fn found(tx: &Connection, name: &str) -> Result<Found> {
-    Ok(tx
-        .prepare_cached(
-            "SELECT r.name, r.description, s.stars FROM repo AS r JOIN repo_sums AS s ON s.repo = r.id
-             WHERE r.name = ?1",
-        )?
-        .query_row([name], |row| {
+/// What a search shows of repositories, by their full names and in this order.
+pub fn found(tx: &Connection, names: &[String]) -> Result<Vec<Found>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT r.name, r.description, s.stars FROM repo AS r JOIN repo_sums AS s ON s.repo = r.id
+         WHERE r.name = ?1",
+    )?;
+    let row = |name| {
+        Ok(statement.query_row([name], |row| {
             Ok(Found { name: row.get(0)?, description: row.get(1)?, stars: size_column(row, 2)? })
         })?)
+    };
+    names.iter().map(row).collect()
 }

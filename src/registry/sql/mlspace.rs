@@ -107,8 +107,10 @@ pub fn image(tx: &Connection, uuid: &str) -> Result<Option<Image>> {
     Ok(tx.prepare_cached(&image_where("m.uuid = ?1 AND m.live"))?.query_row([uuid], to_image).optional()?)
 }
 
-pub fn image_by_id(tx: &Connection, id: i64) -> Result<Image> {
-    Ok(tx.prepare_cached(&image_where("m.id = ?1"))?.query_row([id], to_image)?)
+/// Images by their ids, in this order, without their tags.
+pub fn images_by_id(tx: &Connection, ids: &[i64]) -> Result<Vec<Image>> {
+    let mut statement = tx.prepare_cached(&image_where("m.id = ?1"))?;
+    ids.iter().map(|id| Ok(statement.query_row([id], to_image)?)).collect()
 }
 
 /// Walks through a repository's images, the newest first, without those that only an index
@@ -189,9 +191,13 @@ pub fn image_tags_walk(
     step_through(tx, sql, (image, 0, ""), walk, each)
 }
 
-pub fn image_tag_by_id(tx: &Connection, id: i64) -> Result<ImageTag> {
-    let found = image_tags_where(tx, "t.id = ?1", params![id])?.pop();
-    Ok(found.ok_or(rusqlite::Error::QueryReturnedNoRows)?)
+/// Tags by their ids, in this order, if their images are in service.
+pub fn image_tags_by_id(tx: &Connection, ids: &[i64]) -> Result<Vec<ImageTag>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids {
+        rows.extend(image_tags_where(tx, "t.id = ?1", params![id])?);
+    }
+    Ok(rows)
 }
 
 pub fn image_tag(tx: &Connection, uuid: &str) -> Result<Option<ImageTag>> {

@@ -57,19 +57,23 @@ fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
     })
 }
 
-/// A repository as lists show it to `user`.
-pub fn repo_listed(tx: &Connection, id: i64, user: i64) -> Result<Repo> {
-    Ok(tx.prepare_cached(&format!("{REPO} WHERE r.id = ?1"))?.query_row(params![id, user], to_repo)?)
+/// Repositories by their ids, in this order, as lists show them to `user`.
+pub fn repos_by_id(tx: &Connection, ids: &[i64], user: i64) -> Result<Vec<Repo>> {
+    let mut statement = tx.prepare_cached(&format!("{REPO} WHERE r.id = ?1"))?;
+    ids.iter().map(|id| Ok(statement.query_row(params![id, user], to_repo)?)).collect()
 }
 
-pub fn repo_listed_named(tx: &Connection, name: &str, user: i64) -> Result<Repo> {
-    Ok(tx.prepare_cached(&format!("{REPO} WHERE r.name = ?1"))?.query_row(params![name, user], to_repo)?)
+/// The same by their full names.
+pub fn repos_by_name(tx: &Connection, names: &[String], user: i64) -> Result<Vec<Repo>> {
+    let mut statement = tx.prepare_cached(&format!("{REPO} WHERE r.name = ?1"))?;
+    names.iter().map(|name| Ok(statement.query_row(params![name, user], to_repo)?)).collect()
 }
 
 /// A repository as `user` sees it, with what lists leave out: its long description, and the
 /// types of what was pushed to it lately.
 pub fn repo_seen(tx: &Connection, id: i64, user: i64) -> Result<Repo> {
-    let mut repo = repo_listed(tx, id, user)?;
+    let mut repo =
+        tx.prepare_cached(&format!("{REPO} WHERE r.id = ?1"))?.query_row(params![id, user], to_repo)?;
     repo.full_description = tx
         .prepare_cached("SELECT full_description FROM repo WHERE id = ?1")?
         .query_row([id], |row| row.get(0))?;
@@ -265,8 +269,10 @@ pub fn tag_row(tx: &Connection, repo: i64, name: &str) -> Result<Option<TagRow>>
     Ok(tags_where(tx, "t.repo = ?1 AND t.name = ?2", params![repo, name])?.pop())
 }
 
-pub fn tag_by_id(tx: &Connection, id: i64) -> Result<TagRow> {
-    Ok(tx.prepare_cached(&format!("{TAG} WHERE t.id = ?1"))?.query_row([id], to_tag)?)
+/// Tags by their ids, in this order.
+pub fn tags_by_id(tx: &Connection, ids: &[i64]) -> Result<Vec<TagRow>> {
+    let mut statement = tx.prepare_cached(&format!("{TAG} WHERE t.id = ?1"))?;
+    ids.iter().map(|id| Ok(statement.query_row([id], to_tag)?)).collect()
 }
 
 /// Walks through a repository's tags.
