@@ -238,6 +238,16 @@ impl Db {
         })
     }
 
+    /// Makes the log that an earlier process left durable. What is read from it may never
+    /// have been synced: the process was killed before, or its sync failed, after which the
+    /// kernel takes these bytes for written. Only bytes that are written again are synced.
+    pub fn log_write_again(&self) -> Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        // In a write: nobody else adds to the log, or begins it anew, meanwhile.
+        self.write(move |_| blobs::write_again(Path::new(&log)))
+    }
+
     /// Notes something for `meta`, to be written beside the next commit that somebody waits
     /// for: no disk is woken for it, and a crash may forget it.
     pub fn note(&self, key: &'static str, value: Vec<u8>) {

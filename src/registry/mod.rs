@@ -780,6 +780,7 @@ fn start(db: &Db, blobs: &Blobs, boot_id: &str) -> Result<Start> {
     }
     let boot_id = boot_id.to_owned();
     blobs.trash_empty()?;
+    db.log_write_again()?;
     db.write(move |write| {
         sql::meta_set(write.tx, "boot_id", boot_id.as_bytes())?;
         sql::meta_set(write.tx, "running", &[1])
