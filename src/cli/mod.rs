@@ -6,10 +6,12 @@
 #![expect(clippy::print_stdout, reason = "printing is what a command line does")]
 
 mod access;
+mod backup;
 mod check;
 mod config;
 mod gc;
 mod image;
+mod progress;
 mod repo;
 mod scrub;
 mod serve;
@@ -84,6 +86,9 @@ enum Verb {
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Check(check::Check),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
+    Rebuild(backup::Rebuild),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -109,6 +114,9 @@ impl Cli {
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
             Verb::Check(check) => check.run(&self.common),
+            Verb::Backup(backup) => backup.run(&self.common),
+            Verb::Restore(restore) => restore.run(&self.common),
+            Verb::Rebuild(rebuild) => rebuild.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");

@@ -255,8 +255,9 @@ async fn serve(app: &Arc<App>, asked: &Arc<Asked>, body: Incoming) -> Result<Rep
         Needs::Push => Some(Access::Push),
         Needs::Delete => Some(Access::Delete),
     };
-    if let (Some(access), Some(repo)) = (access, &repo) {
-        auth::permit(app, &caller, access, repo)?;
+    if let Some(access) = access {
+        // A row that demands a right in a repository and names none lets nobody in.
+        auth::permit(app, &caller, access, repo.as_ref().ok_or(Kind::Denied)?)?;
     }
     (route.run)(Call::new(app.clone(), asked.clone(), caller, repo, body)).await
 }

@@ -108,6 +108,8 @@ pub fn verify(app: &App, token: &str) -> Result<Caller> {
         return Err(invalid());
     }
     let user = match claims.user {
+        // Nobody's is good while nobody may pull.
+        None if !app.options().anonymous_pull => return Err(invalid()),
         None => None,
         Some((id, generation)) => {
             let user = app.registry.user_by_id(id)?.filter(|user| user.generation == generation);

@@ -129,6 +129,20 @@ impl Blobs {
         Ok(Growing::new(file, path, algorithm))
     }
 
+    /// A file for a blob that a backup brings.
+    pub fn restore_new(&self, digest: &Digest) -> Result<Growing> {
+        let path = self.uploads().join(format!("restore.{}", flat_name(digest)));
+        // Of a restore that was stopped.
+        discard(&path);
+        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Growing::new(file, path, digest.algorithm()))
+    }
+
+    /// Makes every name below `blobs/` durable.
+    pub fn sync_names(&self) -> Result<()> {
+        Algorithm::ALL.into_iter().try_for_each(|algorithm| sync_dir(&self.dir(algorithm)))
+    }
+
     /// An upload that an earlier process of this boot began: found by its name, which
     /// holds whose it is, and hashed again.
     pub fn upload_reopen(&self, key: &UploadKey) -> Result<Growing> {
@@ -210,6 +224,14 @@ impl Blobs {
             }
         };
         verify().map_err(|error| (Some(inode), error))
+    }
+
+    /// The size and the checksums of a blob's file, if it has its digest: what its row says.
+    pub fn checksums(&self, digest: &Digest) -> Result<Option<(u64, Vec<u8>)>> {
+        let path = self.path(digest);
+        let mut growing = Growing::new(open_quietly(&path)?, path, digest.algorithm());
+        growing.rehash()?;
+        Ok((growing.hash.digest() == *digest).then(|| (growing.bytes, growing.crcs.finish())))
     }
 
     /// Whether a file of this length is at a blob's name: one system call.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::Clock;
 use super::blobs::{self, Blobs, Shelf};
+use super::journal::Journal;
 use super::pulls::Pulls;
 use super::sql;
 use super::{ballast, failures};
@@ -114,8 +115,10 @@ impl Db {
         if !writable {
             health.failed.store(true, Ordering::Relaxed);
         }
+        let journal = Journal::listen(dir, &mut connection)?;
         let mut writer = Writer {
             connection,
+            journal,
             shelf: blobs.shelf(),
             clock: clock.clone(),
             service: service.clone(),
@@ -205,6 +208,14 @@ impl Db {
         lock(&self.notes).get(key).cloned()
     }
 
+    /// Writes one moment's rows to a new file beside the database. Other readers and writers
+    /// go on.
+    pub fn copy_to(&self, path: &Path) -> Result<()> {
+        let connection = connect(&self.path, OpenFlags::default())?;
+        connection.execute("VACUUM INTO ?1", [path.to_string_lossy()])?;
+        Ok(())
+    }
+
     /// Seconds in service when this process started, as far as was written down.
     pub fn service_secs_at_start(&self) -> i64 {
         self.service.at_start_secs
@@ -285,6 +296,7 @@ impl<T: Send, F: FnOnce(&mut Write) -> Result<T> + Send> Work for Job<F, T> {
 
 struct Writer {
     connection: Connection,
+    journal: Journal,
     shelf: Shelf,
     clock: Clock,
     service: ServiceTime,
@@ -301,6 +313,7 @@ impl Writer {
             batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
             let commit = self.commit(&mut batch);
             let placed = self.shelf.take_placed();
+            self.note_in_journal(commit.is_ok());
             if let Err(error) = &commit {
                 tracing::error!(?error, waiting = batch.len(), "a commit failed");
                 self.after_failure(error, placed);
@@ -311,6 +324,18 @@ impl Writer {
             for job in batch {
                 job.settle(commit.as_ref().copied().map_err(|error| error.kind));
             }
+        }
+    }
+
+    /// The second copy: worth a warning if it cannot be written, and not the push.
+    fn note_in_journal(&self, committed: bool) {
+        if !committed {
+            self.journal.forget();
+        } else if let Err(error) = self.journal.append(&self.connection) {
+            tracing::warn!(
+                ?error,
+                "the log of manifests could not be written; a rebuild would miss something"
+            );
         }
     }
 
@@ -421,6 +446,11 @@ impl ServiceTime {
         }
         Ok(())
     }
+}
+
+/// Opens a copy of a database that nobody else has.
+pub(super) fn open_copy(path: &Path) -> Result<Connection> {
+    connect(path, OpenFlags::default())
 }
 
 /// A connection with the settings that durability and hostile files ask for.

@@ -7,7 +7,7 @@ use sha2::Digest as _;
 use std::collections::HashSet;
 
 use super::catalog::PAGE_MAX;
-use super::people::{User, UserAdd, check_email, check_password, user_id, user_insert};
+use super::people::{User, UserAdd, check_email, check_password, password_replace, user_id, user_insert};
 use super::{Access, Registry, Write, password, random, repo_make, sql};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::{RepoName, Tag, UserName};
@@ -298,8 +298,7 @@ impl Registry {
                 }
             }
             if let Some(hash) = &hash {
-                sql::user_set_password(write.tx, id, hash)?;
-                sql::v1_tokens_void(write.tx, id)?;
+                password_replace(write.tx, id, hash)?;
             }
             Ok(())
         })

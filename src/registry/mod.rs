@@ -3,6 +3,7 @@
 //! Synchronous. Nothing outside this module knows SQL or paths. A verb checks, runs one
 //! transaction, and returns the richest honest row; dialects take what they show.
 
+mod backup;
 mod ballast;
 mod blobs;
 mod catalog;
@@ -12,12 +13,14 @@ mod gc;
 mod grants;
 mod images;
 mod index_v1;
+mod journal;
 mod leases;
 mod mlspace;
 mod orgs;
 mod password;
 mod people;
 mod pulls;
+mod rebuild;
 mod repos;
 mod retention;
 mod scrub;
@@ -38,6 +41,7 @@ use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
 use blobs::{Blobs, digest_of};
 use db::{Db, Write};
 
+pub use backup::Backup;
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use gc::{Collect, Collected, Gone, Ticket};
@@ -47,6 +51,7 @@ pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
+pub use rebuild::Rebuilt;
 pub use repos::{Listed, Order, PlatformRow, Pusher, Repo, RepoChange, Slice, TagRow};
 pub use retention::Rule;
 pub use scrub::{Read, Scrubbed, Wanted};
@@ -541,6 +546,9 @@ impl Registry {
     pub fn upkeep(&self) {
         if let Err(error) = ballast::keep(&self.dir) {
             tracing::warn!(%error, "no room could be kept for deleting on a full disk");
+        }
+        if let Err(error) = journal::renew(&self.dir, &self.db) {
+            tracing::warn!(?error, "the log of manifests could not be made anew");
         }
         if self.uptime() > FAILURES_FORGOTTEN && !self.db.has_failed() {
             failures::forget(&self.dir);

@@ -198,8 +198,7 @@ impl Registry {
         let name = name.clone();
         self.db.write(move |write| {
             let id = user_id(write.tx, &name)?;
-            sql::user_set_password(write.tx, id, &hash)?;
-            sql::v1_tokens_void(write.tx, id)
+            password_replace(write.tx, id, &hash)
         })
     }
 
@@ -264,8 +263,7 @@ impl Registry {
             for (name, hash) in &lines {
                 match sql::user_by_login(write.tx, name.as_str())? {
                     Some(row) if row.user.name == name.as_str() => {
-                        sql::user_set_password(write.tx, row.user.id, hash)?;
-                        sql::v1_tokens_void(write.tx, row.user.id)?;
+                        password_replace(write.tx, row.user.id, hash)?;
                         imported.changed.push(name.to_string());
                     }
                     _ => {
@@ -284,6 +282,14 @@ pub(super) fn user_insert(write: &super::Write, name: &UserName, hash: &str, adm
     let namespace = sql::namespace_make(write.tx, name.as_str(), write.now_us)?;
     sql::namespace_set_owner(write.tx, namespace, id)?;
     Ok(id)
+}
+
+/// Sets a password. What the old one made, and nobody can list or take back, ends with it;
+/// robot tokens and service clients stay.
+pub(super) fn password_replace(tx: &rusqlite::Connection, user: i64, hash: &str) -> Result<()> {
+    sql::user_set_password(tx, user, hash)?;
+    sql::v1_tokens_void(tx, user)?;
+    sql::generated_password_delete(tx, user)
 }
 
 pub(super) fn user_id(tx: &rusqlite::Connection, name: &UserName) -> Result<i64> {

@@ -188,6 +188,7 @@ impl Site {
             headers: vec![("Authorization".into(), basic("admin", PASSWORD))],
             body: Vec::new(),
             framed: false,
+            kept: false,
         }
     }
 
@@ -302,6 +303,8 @@ pub struct Ask {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     framed: bool,
+    /// The connection stays open for another one.
+    kept: bool,
 }
 
 impl Ask {
@@ -375,10 +378,10 @@ impl Ask {
             let length = self.body.len().to_string();
             self = self.header("Content-Length", &length);
         }
-        let mut text = format!(
-            "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
-            self.method, self.target, self.address
-        );
+        let mut text = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.address);
+        if !self.kept {
+            text += "Connection: close\r\n";
+        }
         for (name, value) in &self.headers {
             text += &format!("{name}: {value}\r\n");
         }
@@ -398,6 +401,37 @@ impl Ask {
     }
 }
 
+/// A connection that is kept from one request to the next, while the server keeps it.
+#[derive(Default)]
+pub struct Line(Option<TcpStream>);
+
+impl Line {
+    pub fn send(&mut self, mut ask: Ask) -> Answer {
+        ask.kept = true;
+        let (address, is_head) = (ask.address, ask.method == "HEAD");
+        let mut stream = self.0.take().unwrap_or_else(|| {
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            stream
+        });
+        stream.write_all(&ask.bytes()).unwrap();
+        let mut back = Vec::new();
+        loop {
+            let mut piece = [0; 16 << 10];
+            let bytes = stream.read(&mut piece).unwrap();
+            back.extend_from_slice(&piece[..bytes]);
+            if bytes == 0 || back.windows(4).any(|window| window == b"\r\n\r\n") {
+                let (answer, _) = Answer::read(&back, is_head);
+                if answer.whole || bytes == 0 {
+                    self.0 = (answer.header("connection") != Some("close")).then_some(stream);
+                    return answer;
+                }
+            }
+        }
+    }
+}
+
 /// Sends bytes, and returns all that comes back until the other side closes.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -413,7 +447,8 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    headers: Vec<(String, String)>,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     /// False if the connection ended before the body had come in full.
     pub whole: bool,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::form::Form;
 use crate::error::{Error, Kind, Result};
-use crate::http::auth::{self, Caller, Limit};
+use crate::http::auth::{self, Caller, Credential, Limit};
 use crate::http::call::Call;
 use crate::http::reply::{self, Reply};
 use crate::http::route::Asked;
@@ -41,7 +41,8 @@ struct Claims {
     robot: Option<i64>,
 }
 
-/// Who sent a request: `JWT` and `Bearer` are one here; Basic is as everywhere.
+/// Who sent a request: `JWT` and `Bearer` are one here; Basic is as everywhere, but that a
+/// generated password is for the registry alone.
 pub async fn identify(app: &App, asked: &Asked) -> Result<Caller> {
     let header = asked.head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some((scheme, token)) = header.and_then(|header| header.trim().split_once(' '))
@@ -49,7 +50,17 @@ pub async fn identify(app: &App, asked: &Asked) -> Result<Caller> {
     {
         return verify(app, token.trim());
     }
+    if let Credential::Password { password, .. } = auth::credential(header)? {
+        refuse_generated(&password)?;
+    }
     auth::identify(app, asked).await
+}
+
+fn refuse_generated(password: &str) -> Result<()> {
+    match password.starts_with(GENERATED_PREFIX) {
+        true => Err(Kind::Unauthorized.because("a generated password is for pulls and pushes alone")),
+        false => Ok(()),
+    }
 }
 
 /// The user of a token, if it is one of this dialect's, in its time, and its user and the
@@ -99,10 +110,9 @@ async fn give(mut call: Call, asks: [&str; 2], gives: &str, secs: i64) -> Result
         return Ok(refusal);
     }
     let app = &call.app;
-    // A generated password is for the registry alone.
-    let found = match password.starts_with(GENERATED_PREFIX) {
-        true => Err(Kind::Unauthorized.into()),
-        false => auth::check(app, call.asked().peer.address, &login, &password).await,
+    let found = match refuse_generated(&password) {
+        Ok(()) => auth::check(app, call.asked().peer.address, &login, &password).await,
+        Err(error) => Err(error),
     };
     let caller = match found {
         Err(error) if error.kind == Kind::Unauthorized => {

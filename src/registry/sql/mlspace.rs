@@ -217,6 +217,11 @@ pub fn generated_password_set(tx: &Connection, user: i64, hash: &[u8; 32], now_u
     Ok(())
 }
 
+pub fn generated_password_delete(tx: &Connection, user: i64) -> Result<()> {
+    tx.prepare_cached("DELETE FROM generated_password WHERE user = ?1")?.execute([user])?;
+    Ok(())
+}
+
 /// Whose it is, and since when.
 pub fn generated_password(tx: &Connection, hash: &[u8; 32]) -> Result<Option<(i64, i64)>> {
     Ok(tx

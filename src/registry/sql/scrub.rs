@@ -43,6 +43,13 @@ pub fn stored_bytes(tx: &Connection) -> Result<u64> {
         .query_row([], |row| size_column(row, 0))?)
 }
 
+/// Live blobs: how many, and their bytes.
+pub fn blobs_sum(tx: &Connection) -> Result<(u64, u64)> {
+    Ok(tx
+        .prepare_cached("SELECT count(*), coalesce(sum(bytes), 0) FROM blob WHERE live")?
+        .query_row([], |row| Ok((size_column(row, 0)?, size_column(row, 1)?)))?)
+}
+
 /// Blobs out of service: id, digest, bytes.
 pub fn blobs_bad(tx: &Connection, limit: u32) -> Result<Vec<(i64, Digest, u64)>> {
     let mut statement =
