@@ -55,9 +55,9 @@ impl Tag {
             }
             Tag::Set { tag, target, color } => {
                 let (repo, name) = named(&tag)?;
-                if color.as_ref().is_some_and(|color| color.len() > TAG_COLOR_MAX) {
+                if color.as_ref().is_some_and(|color| color.chars().count() > TAG_COLOR_MAX) {
                     return Err(Kind::Invalid(Thing::Tag)
-                        .because(format!("a colour has at most {TAG_COLOR_MAX} bytes")));
+                        .because(format!("a colour has at most {TAG_COLOR_MAX} characters")));
                 }
                 if let Some(target) = target {
                     registry.tag_set(None, &repo, &name, &Reference::parse(&target)?)?;

@@ -12,7 +12,7 @@ use crate::names::{Digest, Reference, RepoName, Tag};
 /// Longest page, in images.
 const PAGE_MAX: u32 = 1_000;
 
-/// Longest colour of a tag, in bytes.
+/// Longest colour of a tag, in characters.
 pub const TAG_COLOR_MAX: usize = 32;
 
 /// A manifest in a repository, with its tags.

@@ -117,7 +117,7 @@ impl Fields {
 
     pub fn color(&self) -> Result<Option<String>> {
         let color = self.optional_text("color")?;
-        if color.as_ref().is_some_and(|color| color.len() > TAG_COLOR_MAX) {
+        if color.as_ref().is_some_and(|color| color.chars().count() > TAG_COLOR_MAX) {
             let message = "ensure this value has at most 32 characters";
             return Err(fault(json!(["body", "color"]), message, "value_error.any_str.max_length"));
         }
