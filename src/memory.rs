@@ -1,4 +1,4 @@
-//! How the C library keeps memory: the one place with unsafe code.
+//! How the C library keeps memory: with `registry/vfs.rs` the only places with unsafe code.
 
 /// Larger pieces are given back to the system when they are freed. Checking a password
 /// takes 7 MiB for a moment; glibc would learn from it to keep such pieces for good.

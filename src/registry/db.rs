@@ -21,8 +21,7 @@ use super::Clock;
 use super::blobs::{self, Blobs, Shelf};
 use super::journal::Journal;
 use super::pulls::Pulls;
-use super::sql;
-use super::{ballast, failures};
+use super::{ballast, failures, sql, vfs};
 use crate::error::{Error, Kind, Result};
 use crate::names::Digest;
 
@@ -50,6 +49,8 @@ const READERS_KEPT: usize = 4;
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Prepared statements each connection keeps: all of them.
 const STATEMENTS_KEPT: usize = 224;
+/// How often a check of pages copies the log, to find the moment when there is nothing in it.
+const CALM_TRIES: usize = 32;
 /// How often service time is written down, at the most, and only beside another write.
 const SERVICE_TIME_EVERY_SECS: i64 = 15 * 60;
 
@@ -64,6 +65,17 @@ pub(super) struct Db {
     pub pulls: Arc<Pulls>,
     clock: Clock,
     service: ServiceTime,
+}
+
+/// A stretch of the database that was checked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PagesChecked {
+    /// Pages of the whole database, counted from 1.
+    pub pages: u32,
+    /// The pages that are not as they were written.
+    pub wrong: Vec<u32>,
+    /// Where to go on; none at the end.
+    pub next: Option<u32>,
 }
 
 /// What is written to `meta` beside the next commit.
@@ -105,7 +117,13 @@ impl Db {
         }
         let path = dir.join("registry.db");
         let mut connection = connect(&path, OpenFlags::default())?;
-        migrate(&mut connection)?;
+        let is_new = identify(&connection)?;
+        if !vfs::has_checksums(&connection)? {
+            drop(connection);
+            add_checksums(&path)?;
+            connection = connect(&path, OpenFlags::default())?;
+        }
+        migrate(&mut connection, is_new)?;
         let service = ServiceTime::open(&connection, clock)?;
 
         let (queue, waiting) = sync_channel(QUEUE_MAX);
@@ -178,6 +196,26 @@ impl Db {
         let job = Job { change: Some(change), outcome: None, reply };
         self.queue.as_ref().ok_or_else(stopped)?.send(Box::new(job)).map_err(|_| stopped())?;
         answer.recv().map_err(|_| stopped())?
+    }
+
+    /// Reads at most `count` pages of the database's file from page `from` on, which is 1 or what
+    /// the last call said, and checks them. What the log holds is copied into the file first, and
+    /// checked on its way.
+    ///
+    /// Fails if the log is damaged, and with `Unavailable` if others write, or read, without a
+    /// break. No write waits for it.
+    pub fn check_pages(&self, from: u32, count: u32) -> Result<PagesChecked> {
+        let mut connection = connect(&self.path, OpenFlags::default())?;
+        for _ in 0..CALM_TRIES {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            let pages: u32 = tx.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            let end = from.saturating_add(count).min(pages.saturating_add(1));
+            if let Some(wrong) = vfs::wrong_pages(&tx, from..end)? {
+                return Ok(PagesChecked { pages, wrong, next: (end <= pages).then_some(end) });
+            }
+        }
+        Err(Kind::Unavailable.because("the database is too busy to be checked; try again"))
     }
 
     /// Runs a closure as a write would, and undoes every row of it. Files are the closure's
@@ -381,7 +419,13 @@ impl Writer {
         for job in batch {
             let savepoint: Savepoint = tx.savepoint()?;
             let write = &mut Write { tx: &savepoint, shelf: &mut self.shelf, service_secs, now_us };
-            if job.run(write) {
+            let keep = job.run(write);
+            // SQLite undoes all of a transaction in which a page could not be read; what came
+            // after would be committed by itself.
+            if savepoint.is_autocommit() {
+                return Err(Kind::Internal.from_cause("the database undid the transaction"));
+            }
+            if keep {
                 savepoint.commit()?;
             }
             // A savepoint that is dropped is rolled back.
@@ -455,7 +499,7 @@ pub(super) fn open_copy(path: &Path) -> Result<Connection> {
 
 /// A connection with the settings that durability and hostile files ask for.
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = vfs::open(path, flags)?;
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -473,18 +517,51 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the schema in a new file; refuses a file that is not ours or is from a newer Outport.
-fn migrate(connection: &mut Connection) -> Result<()> {
-    let pragma = |connection: &Connection, name: &str| -> Result<i32> {
-        Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
-    };
+fn pragma(connection: &Connection, name: &str) -> Result<i32> {
+    Ok(connection.pragma_query_value(None, name, |row| row.get(0))?)
+}
+
+/// True for a new file; refuses a file that is not ours.
+fn identify(connection: &Connection) -> Result<bool> {
     let is_new = pragma(connection, "schema_version")? == 0;
     if !is_new && pragma(connection, "application_id")? != APPLICATION_ID {
         return Err(Kind::Internal.because("registry.db in the data directory is not an Outport database"));
     }
+    Ok(is_new)
+}
+
+/// Gives the pages of a database checksums that was made before there were any.
+///
+/// All of it is written anew into the log, in one transaction, and copied from there. After a
+/// crash the log is there, or the transaction never was.
+fn add_checksums(path: &Path) -> Result<()> {
+    let connection = vfs::open(path, OpenFlags::default())?;
+    // Nobody may have it open meanwhile: they would write pages as they were used to. Whoever has
+    // will not let it go soon.
+    connection.busy_timeout(Duration::ZERO)?;
+    let alone = "PRAGMA cache_size = -256; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;";
+    connection.execute_batch(alone).map_err(|error| {
+        Kind::Unavailable
+            .because("the database is of an older version and in use; stop whatever uses it")
+            .with_cause(error)
+    })?;
+    if vfs::has_checksums(&connection)? {
+        return Ok(());
+    }
+    // Without the log, pages would be written before the first one says that they have checksums.
+    connection.execute_batch("PRAGMA journal_mode = WAL;")?;
+    vfs::make_room(&connection)?;
+    connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")?;
+    tracing::info!("every page of the database has a checksum now");
+    Ok(())
+}
+
+/// Makes the schema in a new file; refuses a file that is from a newer Outport.
+fn migrate(connection: &mut Connection, is_new: bool) -> Result<()> {
     if is_new {
-        // Both must be set before the first page is written.
+        // All must be set before the first page is written.
         connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = NONE;")?;
+        vfs::make_room(connection)?;
     }
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -537,13 +614,22 @@ fn is_fatal(error: &Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
     let cause = error.cause().and_then(|cause| cause.downcast_ref::<rusqlite::Error>());
     let code = cause.and_then(rusqlite::Error::sqlite_error_code);
-    matches!(code, Some(SystemIoFailure | DatabaseCorrupt | NotADatabase))
+    matches!(code, Some(SystemIoFailure | DatabaseCorrupt | NotADatabase)) && !cause.is_some_and(is_damage)
 }
 
-/// Sorted at the source, because operators act on a full disk and a read-only one.
+/// Whether a checksum told that the disk has changed something. Starting over would not help: the
+/// next process finds it too, and where it is the log that was changed, ends the log there.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_DATA)
+}
+
+/// Sorted at the source, because operators act on a full disk, a read-only one and a bad one.
 impl From<rusqlite::Error> for Error {
     fn from(cause: rusqlite::Error) -> Error {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
+        if is_damage(&cause) {
+            return Kind::Internal.because("a part of the registry's database is damaged").with_cause(cause);
+        }
         let kind = match cause.sqlite_error_code() {
             Some(DiskFull) => Kind::Full,
             Some(ReadOnly | DatabaseBusy | DatabaseLocked) => Kind::Unavailable,

@@ -29,6 +29,7 @@ mod sql;
 mod suspects;
 mod tokens;
 mod uploads;
+mod vfs;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ use db::{Db, Write};
 pub use backup::Backup;
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
+pub use db::PagesChecked;
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use images::{BlobPart, ImageParts, ImageRow, TAG_COLOR_MAX, TagLine};
@@ -540,6 +542,13 @@ impl Registry {
             })?;
         }
         Ok(removed)
+    }
+
+    /// Reads so many pages of the database from one on, the first being 1, and says which are not
+    /// as they were written. Fails if the database's log is damaged, or with `Unavailable` while it
+    /// is never at rest. Blocks for as long as it takes to read so many times 4 KiB.
+    pub fn check_pages(&self, from: u32, count: u32) -> Result<PagesChecked> {
+        self.db.check_pages(from, count)
     }
 
     /// What keeps the directory fit, every few minutes. Writes only where something changed.

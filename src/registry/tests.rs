@@ -143,7 +143,7 @@ fn a_directory_that_is_not_ours_or_is_newer_is_refused_unharmed() {
 
     let (dir, registry) = new();
     drop(registry);
-    let database = rusqlite::Connection::open(dir.path().join("registry.db")).expect("opens");
+    let database = vfs::open(&dir.path().join("registry.db"), Default::default()).expect("opens");
     database.pragma_update(None, "user_version", 999).expect("writes");
     drop(database);
     let error = open(dir.path(), &serve()).err().expect("refused");

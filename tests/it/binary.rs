@@ -1,6 +1,7 @@
 //! The real binary: its command line, its signals, and kill -9.
 
 use crate::harness::{Answer, basic, noise, sha256};
+use outport::registry::{Clock, Mode, Registry};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -302,6 +303,48 @@ fn users_are_managed_beside_a_running_server() {
     assert_eq!(run(&["user", "add", "Bob", "--password-stdin"], "secret\n").status.code(), Some(1));
     assert_eq!(run(&["user", "add", "eve", "--password-stdin"], "abc\n").status.code(), Some(1));
     assert_eq!(run(&["user", "frobnicate"], "").status.code(), Some(2));
+}
+
+#[test]
+fn several_processes_on_one_database_find_each_other_s_pages_right() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Serving::start(data.path(), &["--insecure-http"]);
+    let digest = sha256(b"{}");
+    let pushed = server.ask("POST", &format!("/v2/a/b/blobs/uploads/?digest={digest}"), b"{}");
+    assert_eq!(pushed.unwrap().status, 201);
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (server, digest) = (&server, &digest);
+            scope.spawn(move || {
+                for n in 0..60 {
+                    let more = format!(r#","annotations":{{"n":"{thread} {n} {}"}}"#, "x".repeat(3_000));
+                    let text = crate::harness::manifest(digest, 2, &[], &more);
+                    let target = format!("/v2/a/b/manifests/v{thread}-{n}");
+                    assert_eq!(server.ask("PUT", &target, text.as_bytes()).unwrap().status, 201);
+                    assert_eq!(server.ask("GET", &target, b"").unwrap().body, text.as_bytes());
+                }
+            });
+            let data = data.path();
+            scope.spawn(move || {
+                for n in 0..8 {
+                    let name = format!("user{thread}-{n}");
+                    let added = outport(data, &["user", "add", &name, "--password-stdin"], "secret\n");
+                    assert!(added.status.success(), "{}", complained(&added));
+                    assert!(said(&outport(data, &["user", "list"], "")).contains(&name));
+                }
+            });
+        }
+    });
+    server.kill();
+    // What the server had in its log is found again, and every page is right.
+    let list = outport(data.path(), &["user", "list", "--json"], "");
+    let list: serde_json::Value = serde_json::from_str(&said(&list)).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 1 + 16);
+    let options = crate::harness::Wishes::default().registry;
+    let registry = Registry::open(data.path(), &Mode::Tool, options, Clock::system()).unwrap();
+    let checked = registry.check_pages(1, 1_000_000).unwrap();
+    assert_eq!((checked.wrong.as_slice(), checked.next), ([].as_slice(), None));
+    assert!(checked.pages > 100);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Bytes that rot: found before they are served, out of service from then on, healed by a push.
 
-use crate::harness::{Site, noise};
+use crate::harness::{Site, Wishes, noise};
 use std::os::unix::fs::FileExt;
 
 /// Turns one bit of a file over.
@@ -134,4 +134,34 @@ fn files_that_no_push_was_told_of_are_removed_after_a_crash() {
     assert!(!site.registry.was_unclean());
     let site = site.restart();
     assert!(!site.registry.was_unclean(), "it had stopped by itself");
+}
+
+#[test]
+fn a_flipped_bit_in_the_database_is_our_error_and_not_an_unknown_manifest() {
+    let site = Site::new();
+    site.push_image("a/b", "v1", b"layer");
+    let config = site.push_blob("c/d", b"{}");
+    // Too long for the page of another row.
+    let more = format!(r#","annotations":{{"mark":"{}"}}"#, "unmistakable".repeat(2_000));
+    let text = crate::harness::manifest(&config, 2, &[], &more);
+    assert_eq!(site.put_manifest("c/d", "v2", &text).status, 201);
+    let site = site.restart_after(Wishes::default(), |dir| {
+        assert!(!dir.join("registry.db-wal").exists(), "a clean stop leaves no log");
+        let path = dir.join("registry.db");
+        let bytes = std::fs::read(&path).unwrap();
+        // In the middle of the manifest, where its pages hold nothing else.
+        let marks: Vec<usize> =
+            (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"unmistakable")).collect();
+        flip(&path, marks[marks.len() / 2] as u64);
+    });
+    for method in ["GET", "HEAD"] {
+        let answer = site.ask(method, "/v2/c/d/manifests/v2").send();
+        // A HEAD needs nothing of the page that is wrong.
+        assert_eq!(answer.status, if method == "GET" { 500 } else { 200 }, "{method}");
+    }
+    assert_eq!(site.get("/v2/a/b/manifests/v1").status, 200, "everything else is served");
+    assert_eq!(site.put_manifest("c/d", "v3", &site.image_of("c/d", b"layer")).status, 201);
+    let checked = site.registry.check_pages(1, 1_000_000).unwrap();
+    assert_eq!((checked.wrong.len(), checked.next), (1, None));
+    assert_eq!(site.get("/v2/c/d/manifests/v2").status, 500, "and stays so");
 }

@@ -10,7 +10,7 @@ use outport::registry::{self, Clock, Mode, Registry, SignUp, UserAdd};
 use sha2::Digest as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -142,10 +142,16 @@ impl Site {
         self.restart_with(wishes)
     }
 
-    pub fn restart_with(mut self, wishes: Wishes) -> Site {
+    pub fn restart_with(self, wishes: Wishes) -> Site {
+        self.restart_after(wishes, |_| ())
+    }
+
+    /// Does something to the data directory while nobody has it.
+    pub fn restart_after(mut self, wishes: Wishes, harm: impl FnOnce(&Path)) -> Site {
         let dir = self.halt();
         let hands = self.hands.clone();
         drop(self);
+        harm(dir.path());
         Site::start(dir, wishes, hands)
     }
 
@@ -234,7 +240,7 @@ impl Site {
     }
 }
 
-fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+fn copy_tree(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
