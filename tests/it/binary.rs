@@ -1,6 +1,6 @@
 //! The real binary: its command line, its signals, and kill -9.
 
-use crate::harness::{Answer, basic, noise, sha256};
+use crate::harness::{Answer, basic, noise, seed, sha256};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -99,8 +99,7 @@ impl Drop for Serving {
 
 #[test]
 fn everything_that_was_acknowledged_survives_kill_9() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121u64);
-    eprintln!("SEED={seed}");
+    let seed = seed(20_261_121);
     let data = tempfile::tempdir().unwrap();
     let mut promised: Vec<(String, Vec<u8>)> = Vec::new();
     for round in 0..6u64 {
