@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use super::blobs::{Blobs, Growing, UploadKey, discard};
 use super::db::lock;
-use super::{Clock, random};
+use super::{Clock, open_files_max, random};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{Algorithm, RepoName, UploadId};
 
-/// Open uploads in all. Each holds an open file.
+/// Open uploads in all. Each holds an open file, so where few may be open a third of those.
 const OPEN_MAX: usize = 1_024;
 /// An upload that nobody touched for this long makes room for another one of its user's.
 const EVICT_AFTER: Duration = Duration::from_secs(600);
 
 pub(super) struct Uploads {
     open: Mutex<HashMap<UploadId, Arc<Session>>>,
+    open_max: usize,
     clock: Clock,
 }
 
@@ -66,7 +67,8 @@ impl Uploads {
             };
             open.insert(id, Arc::new(session));
         }
-        Ok(Uploads { open: Mutex::new(open), clock: clock.clone() })
+        let open_max = usize::try_from(open_files_max() / 3).unwrap_or(OPEN_MAX).min(OPEN_MAX);
+        Ok(Uploads { open: Mutex::new(open), open_max, clock: clock.clone() })
     }
 
     pub fn begin(
@@ -98,7 +100,7 @@ impl Uploads {
     fn make_room(&self, user: i64, per_user: usize) -> Result<()> {
         let now = (self.clock.monotonic)();
         let mut open = lock(&self.open);
-        let full = open.len() >= OPEN_MAX;
+        let full = open.len() >= self.open_max;
         let of_user = || open.iter().filter(|(_, session)| full || session.user == user);
         if !full && of_user().count() < per_user {
             return Ok(());
