@@ -1,5 +1,6 @@
 """A real server, and what a client says to it: for scripts that are unkind to it. Python 3, nothing else."""
 
+import atexit
 import base64
 import hashlib
 import http.client
@@ -29,6 +30,8 @@ class Server:
         with open(os.path.join(os.path.dirname(data), "server.log"), "ab") as log:
             began = time.monotonic()
             self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log)
+        # Whatever becomes of the script, no server outlives it.
+        atexit.register(self.process.kill)
         line = self.process.stdout.readline().decode()
         if "://" not in line:
             raise SystemExit(f"the server did not start: {line!r}; see {log.name}")
