@@ -287,9 +287,9 @@ impl Filling {
     /// A repository with two images of two and three tags. Every fifth has a description.
     fn small_repo(&self, n: usize) -> Result<()> {
         let name = self.shape.repo(n);
-        if n % 5 == 0 || !is_private(n) {
+        if n.is_multiple_of(5) || !is_private(n) {
             let description =
-                (n % 5 == 0).then(|| format!("Runs beside number {n}, keeps its state elsewhere"));
+                n.is_multiple_of(5).then(|| format!("Runs beside number {n}, keeps its state elsewhere"));
             let change = RepoChange { description, private: Some(is_private(n)), ..RepoChange::default() };
             self.registry.repo_create(&self.user, &RepoName::parse(&name)?, change)?;
         }

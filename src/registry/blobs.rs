@@ -370,14 +370,19 @@ fn open_quietly(path: &Path) -> io::Result<File> {
 
 /// Makes a directory and every missing one above it, each durable in its parent.
 pub(super) fn make_dir(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
     let parent = match dir.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
         None => return Ok(()),
     };
+    if dir.is_dir() {
+        // Whoever made it may have been killed before its name was durable.
+        return match File::open(parent) {
+            // Then it was not one of us: we could not have made anything there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            opened => Ok(opened?.sync_all()?),
+        };
+    }
     make_dir(parent)?;
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
@@ -389,6 +394,27 @@ pub(super) fn make_dir(dir: &Path) -> Result<()> {
 
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     Ok(File::open(dir)?.sync_all()?)
+}
+
+/// Writes a file's bytes over themselves, if there is such a file, and syncs them.
+pub(super) fn write_again(path: &Path) -> Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let (mut buffer, mut at) = (vec![0; Piece::Full.bytes()], 0);
+    loop {
+        match file.read_at(&mut buffer, at) {
+            Ok(0) if at == 0 => return Ok(()),
+            Ok(0) => return Ok(rustix::fs::fdatasync(&file)?),
+            Ok(read) => {
+                file.write_all_at(&buffer[..read], at)?;
+                at += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// A running hash of one of the two algorithms.

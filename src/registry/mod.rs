@@ -3,6 +3,7 @@
 //! Synchronous. Nothing outside this module knows SQL or paths. A verb checks, runs one
 //! transaction, and returns the richest honest row; dialects take what they show.
 
+mod arrivals;
 mod backup;
 mod ballast;
 mod blobs;
@@ -181,7 +182,7 @@ impl Registry {
             }
             Mode::Tool => Start { unclean: false, power_went: false },
         };
-        let uploads = uploads::Uploads::open(&blobs, &clock)?;
+        let uploads = uploads::Uploads::open(&blobs, &clock, db.arrivals.clone())?;
         let (serving, opened) = (lock.is_some(), (clock.monotonic)());
         let registry = Registry {
             dir: dir.to_owned(),
@@ -389,8 +390,10 @@ impl Registry {
     pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
         let mut sealed = self.uploads.take(upload)?.seal(digest)?;
         let (repo, private, by) = (repo.clone(), self.options().private, upload.user());
+        let leases = self.leases.clone();
+        upload.arrived();
         self.db.write(move |write| {
-            let repo = repo_make(write, &repo, private, Some(by))?;
+            let id = repo_make(write, &repo, private, Some(by))?;
             let known = sql::blob(write.tx, &sealed.digest)?;
             // The file is replaced even if a live row has one: these bytes were checked just
             // now, which heals damage that nobody has noticed.
@@ -399,7 +402,9 @@ impl Registry {
                 Some(known) if known.live && known.bytes == sealed.bytes => known.id,
                 _ => sql::blob_upsert(write.tx, &sealed.digest, sealed.bytes, &sealed.crcs)?,
             };
-            sql::repo_blob_set(write.tx, repo, blob, write.service_secs)
+            sql::repo_blob_set(write.tx, id, blob, write.service_secs)?;
+            leases.is_back(repo.full(), &sealed.digest);
+            Ok(())
         })?;
         self.suspects.clear(digest);
         Ok(())
@@ -434,10 +439,12 @@ impl Registry {
             return Ok(false);
         }
         let (repo, private, by) = (repo.clone(), self.options().private, user.id);
+        let (digest, leases) = (digest.clone(), self.leases.clone());
         self.db.write(move |write| {
             let Some(blob) = readable(write.tx)? else { return Ok(false) };
-            let repo = repo_make(write, &repo, private, Some(by))?;
-            sql::repo_blob_set(write.tx, repo, blob, write.service_secs)?;
+            let id = repo_make(write, &repo, private, Some(by))?;
+            sql::repo_blob_set(write.tx, id, blob, write.service_secs)?;
+            leases.is_back(repo.full(), &digest);
             Ok(true)
         })
     }
@@ -787,6 +794,7 @@ fn start(db: &Db, blobs: &Blobs, boot_id: &str) -> Result<Start> {
     }
     let boot_id = boot_id.to_owned();
     blobs.trash_empty()?;
+    db.log_write_again()?;
     db.write(move |write| {
         sql::meta_set(write.tx, "boot_id", boot_id.as_bytes())?;
         sql::meta_set(write.tx, "running", &[1])
@@ -805,6 +813,11 @@ pub fn boot_id() -> Result<String> {
     }
     let bytes = blobs::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// How many files this process may have open, sockets included.
+pub fn open_files_max() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

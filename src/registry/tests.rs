@@ -176,6 +176,26 @@ fn a_server_that_did_not_stop_by_itself_is_known_by_it() {
 }
 
 #[test]
+fn the_log_of_a_process_that_was_killed_is_written_again_before_anything_relies_on_it() {
+    let (dir, registry) = new();
+    registry.db.write(|write| sql::meta_set(write.tx, "seen", b"1")).expect("writes");
+    let copy = tempfile::tempdir().expect("a directory");
+    for name in ["registry.db", "registry.db-wal"] {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).expect("copies");
+    }
+    let log =
+        std::fs::OpenOptions::new().append(true).open(copy.path().join("registry.db-wal")).expect("opens");
+    let bytes = log.metadata().expect("is there").len();
+    log.set_modified(std::time::UNIX_EPOCH).expect("sets");
+    // In the same boot a start changes no row, and so would sync nothing.
+    let registry = open(copy.path(), &serve()).expect("opens");
+    let found = log.metadata().expect("is there");
+    assert_eq!(found.len(), bytes);
+    assert!(found.modified().expect("is known") > std::time::UNIX_EPOCH);
+    assert!(registry.db.read(|tx| sql::meta_get(tx, "seen")).expect("reads").is_some());
+}
+
+#[test]
 fn a_blob_in_use_while_it_is_found_bad_and_healed_stays_healed() {
     let (dir, registry) = new();
     let repo = RepoName::parse("a/b").expect("parses");

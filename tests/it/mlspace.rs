@@ -345,6 +345,9 @@ fn a_tag_moves_to_another_image_with_its_id_and_its_colour_survives_pushes() {
         good(&send(&site, "POST", "/v2/tags/", &json!({"image_id": first.image, "name": "v1"}))),
         back
     );
+    let longest = json!({"color": "ü".repeat(32)});
+    let painted = good(&send(&site, "PUT", &format!("/v2/tags/{}", first.tag), &longest));
+    assert_eq!(painted["color"], longest["color"], "characters are counted");
     let bare = good(&send(&site, "PUT", &format!("/v2/tags/{}", first.tag), &json!({"color": null})));
     assert_eq!((&bare["color"], &bare["push_time"]), (&Value::Null, &back["push_time"]));
     assert_eq!(good(&send(&site, "PUT", &format!("/v2/tags/{}", first.tag), &json!({}))), bare);
