@@ -196,7 +196,7 @@ pub fn blob_user(tx: &Connection, repo: i64, blob: i64) -> Result<Option<Digest>
 /// What a manifest (m) names, in bytes; for an index what its images name, as far as they are
 /// here. What manifests claim may be anything, and `sum` fails where it goes too far.
 pub(super) const CONTENT_SUM: &str = "CAST(min(9e18, m.content_bytes +
-    (SELECT total(k.content_bytes) FROM child AS c JOIN manifest AS k
+    (SELECT total(k.content_bytes) FROM child AS c CROSS JOIN manifest AS k
       ON k.repo = m.repo AND k.digest = c.digest AND k.live WHERE c.manifest = m.id)) AS INTEGER)";
 
 /// Who pushed, and when by both clocks.
