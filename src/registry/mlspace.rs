@@ -445,7 +445,7 @@ fn card(tx: &rusqlite::Connection, repo: Repo, registry: &str, configs: &mut Con
 
 /// An image with its tags, and with its platforms if it is an index.
 fn with_rest(tx: &rusqlite::Connection, mut image: Image, configs: &mut Configs) -> Result<Image> {
-    image.tags = sql::tags_of_image(tx, image.id, TAGS_SHOWN)?;
+    image.tags = sql::tags_of_image(tx, image.repo_id, image.id, TAGS_SHOWN)?;
     if image.config.is_none() {
         image.about = About::Platforms(index_rows(tx, image.repo_id, image.id, image.bytes)?);
     }

@@ -139,21 +139,41 @@ pub fn images_count(tx: &Connection, repo: i64) -> Result<u64> {
 
 // tag ---------------------------------------------------------------------------
 
-/// Signed: cosign's tag beside the image, or a manifest that refers to it and is a signature
-/// by its type: cosign's, notation's, or a Sigstore bundle, unless that says it attests
-/// something else.
-const IMAGE_TAG: &str = "SELECT t.uuid, t.name, t.color, t.pushed_us, m.uuid, r.uuid, r.name,
-    EXISTS (SELECT 1 FROM tag AS s WHERE s.repo = m.repo AND s.name = replace(m.digest, ':', '-') || '.sig')
+/// Whether an image (m) is signed: cosign's tag beside it, or a manifest that refers to it and is a
+/// signature by its type: cosign's, notation's, or a Sigstore bundle, unless that says it
+/// attests something else.
+const SIGNED: &str =
+    "(EXISTS (SELECT 1 FROM tag AS s WHERE s.repo = m.repo AND s.name = replace(m.digest, ':', '-') || '.sig')
       OR EXISTS (SELECT 1 FROM manifest AS s WHERE s.repo = m.repo AND s.subject = m.digest AND s.live
            AND (s.artifact_type LIKE 'application/vnd.dev.cosign.artifact.sig.%'
              OR s.artifact_type LIKE 'application/vnd.cncf.notary.%signature'
              OR s.artifact_type LIKE 'application/vnd.dev.sigstore.bundle%'
                AND coalesce(s.annotations ->> '$.\"dev.sigstore.bundle.predicateType\"', '')
-                 IN ('', 'https://sigstore.dev/cosign/sign/v1')))
-  FROM tag AS t JOIN manifest AS m ON m.id = t.manifest AND m.live JOIN repo AS r ON r.id = t.repo";
+                 IN ('', 'https://sigstore.dev/cosign/sign/v1'))))";
 
-fn image_tags_where(tx: &Connection, rest: &str, values: &[&dyn ToSql]) -> Result<Vec<ImageTag>> {
-    let mut statement = tx.prepare_cached(&format!("{IMAGE_TAG} WHERE {rest}"))?;
+/// Whether a repository may hold anything signed: most hold nothing of the kind, and then no tag
+/// need be asked for it.
+fn signs(tx: &Connection, repo: i64) -> Result<bool> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM manifest WHERE repo = ?1 AND subject IS NOT NULL)
+               OR EXISTS (SELECT 1 FROM tag WHERE repo = ?1 AND name >= 'sha' AND name < 'shb')",
+        )?
+        .query_row([repo], |row| row.get(0))?)
+}
+
+fn image_tags_where(
+    tx: &Connection,
+    signs: bool,
+    rest: &str,
+    values: &[&dyn ToSql],
+) -> Result<Vec<ImageTag>> {
+    let signed = if signs { SIGNED } else { "0" };
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT t.uuid, t.name, t.color, t.pushed_us, m.uuid, r.uuid, r.name, {signed}
+         FROM tag AS t JOIN manifest AS m ON m.id = t.manifest AND m.live JOIN repo AS r ON r.id = t.repo
+         WHERE {rest}"
+    ))?;
     let rows = statement.query_map(values, |row| {
         Ok(ImageTag {
             uuid: row.get(0)?,
@@ -170,13 +190,13 @@ fn image_tags_where(tx: &Connection, rest: &str, values: &[&dyn ToSql]) -> Resul
 }
 
 /// The first of an image's tags by name.
-pub fn tags_of_image(tx: &Connection, image: i64, most: u32) -> Result<Vec<ImageTag>> {
-    image_tags_where(tx, "t.manifest = ?1 ORDER BY t.name LIMIT ?2", params![image, most])
+pub fn tags_of_image(tx: &Connection, repo: i64, image: i64, most: u32) -> Result<Vec<ImageTag>> {
+    image_tags_where(tx, signs(tx, repo)?, "t.manifest = ?1 ORDER BY t.name LIMIT ?2", params![image, most])
 }
 
 /// The first of a repository's tags by name.
 pub fn tags_of_repo(tx: &Connection, repo: i64, most: u32) -> Result<Vec<ImageTag>> {
-    image_tags_where(tx, "t.repo = ?1 ORDER BY t.name LIMIT ?2", params![repo, most])
+    image_tags_where(tx, signs(tx, repo)?, "t.repo = ?1 ORDER BY t.name LIMIT ?2", params![repo, most])
 }
 
 /// Walks through an image's tags, by name.
@@ -195,13 +215,13 @@ pub fn image_tags_walk(
 pub fn image_tags_by_id(tx: &Connection, ids: &[i64]) -> Result<Vec<ImageTag>> {
     let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
-        rows.extend(image_tags_where(tx, "t.id = ?1", params![id])?);
+        rows.extend(image_tags_where(tx, true, "t.id = ?1", params![id])?);
     }
     Ok(rows)
 }
 
 pub fn image_tag(tx: &Connection, uuid: &str) -> Result<Option<ImageTag>> {
-    Ok(image_tags_where(tx, "t.uuid = ?1", params![uuid])?.pop())
+    Ok(image_tags_where(tx, true, "t.uuid = ?1", params![uuid])?.pop())
 }
 
 /// A tag's id, its repository and its name, whatever it points at.
