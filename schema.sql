@@ -348,7 +348,8 @@ CREATE TRIGGER manifest_gone AFTER DELETE ON manifest BEGIN
     AND NOT EXISTS (SELECT 1 FROM manifest WHERE repo = OLD.repo);
 END;
 CREATE TRIGGER manifest_damaged AFTER UPDATE OF live ON manifest WHEN OLD.live > NEW.live BEGIN
-  INSERT OR IGNORE INTO hidden (manifest, repo) VALUES (NEW.id, NEW.repo);
+  INSERT INTO hidden (manifest, repo) SELECT NEW.id, NEW.repo
+    WHERE NEW.id NOT IN (SELECT manifest FROM hidden);
 END;
 CREATE TRIGGER manifest_healed AFTER UPDATE OF live ON manifest WHEN OLD.live < NEW.live BEGIN
   DELETE FROM hidden WHERE manifest = NEW.id AND (EXISTS (SELECT 1 FROM tag WHERE manifest = NEW.id)
@@ -356,9 +357,10 @@ CREATE TRIGGER manifest_healed AFTER UPDATE OF live ON manifest WHEN OLD.live < 
       WHERE c.digest = NEW.digest AND p.repo = NEW.repo));
 END;
 CREATE TRIGGER child_new AFTER INSERT ON child BEGIN
-  INSERT OR IGNORE INTO hidden (manifest, repo)
+  INSERT INTO hidden (manifest, repo)
     SELECT m.id, m.repo FROM manifest AS p CROSS JOIN manifest AS m ON m.repo = p.repo AND m.digest = NEW.digest
-    WHERE p.id = NEW.manifest AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id);
+    WHERE p.id = NEW.manifest AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)
+      AND m.id NOT IN (SELECT manifest FROM hidden);
 END;
 CREATE TRIGGER tag_new AFTER INSERT ON tag BEGIN
   UPDATE repo_sums SET tags = tags + 1 WHERE repo = NEW.repo;
@@ -366,15 +368,17 @@ CREATE TRIGGER tag_new AFTER INSERT ON tag BEGIN
 END;
 CREATE TRIGGER tag_moved AFTER UPDATE OF manifest ON tag WHEN OLD.manifest <> NEW.manifest BEGIN
   DELETE FROM hidden WHERE manifest = NEW.manifest;
-  INSERT OR IGNORE INTO hidden (manifest, repo) SELECT m.id, m.repo FROM manifest AS m
+  INSERT INTO hidden (manifest, repo) SELECT m.id, m.repo FROM manifest AS m
     WHERE m.id = OLD.manifest AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)
+      AND m.id NOT IN (SELECT manifest FROM hidden)
       AND EXISTS (SELECT 1 FROM child AS c CROSS JOIN manifest AS p ON p.id = c.manifest
         WHERE c.digest = m.digest AND p.repo = m.repo);
 END;
 CREATE TRIGGER tag_gone AFTER DELETE ON tag BEGIN
   UPDATE repo_sums SET tags = tags - 1 WHERE repo = OLD.repo;
-  INSERT OR IGNORE INTO hidden (manifest, repo) SELECT m.id, m.repo FROM manifest AS m
+  INSERT INTO hidden (manifest, repo) SELECT m.id, m.repo FROM manifest AS m
     WHERE m.id = OLD.manifest AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)
+      AND m.id NOT IN (SELECT manifest FROM hidden)
       AND EXISTS (SELECT 1 FROM child AS c CROSS JOIN manifest AS p ON p.id = c.manifest
         WHERE c.digest = m.digest AND p.repo = m.repo);
 END;

@@ -15,7 +15,7 @@ const FULL_DESCRIPTION_MAX: usize = 100_000;
 const LABELS_MAX: usize = 100;
 const LABEL_MAX: usize = 100;
 /// Most hits of a search. Each is compared with its row: 1.5 µs (x86).
-pub(super) const FOUND_MAX: u32 = 1_000;
+pub(super) const FOUND_MAX: u32 = 500;
 /// Indexes longer than this, in bytes, are listed without their platforms. Real ones have
 /// a few kilobytes, and a page shows a hundred.
 const INDEX_BYTES_MAX: u64 = 256 << 10;

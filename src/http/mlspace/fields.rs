@@ -12,8 +12,11 @@ use crate::http::reply::{self, Reply};
 use crate::names::{Tag, Uuid};
 use crate::registry::{Listed, Mark, Slice, TAG_COLOR_MAX};
 
-/// Longest list, in rows of a page or in ids to be deleted: one transaction deletes them.
-const LIST_MAX: u32 = 100;
+/// Most ids to be deleted at once: one transaction deletes them.
+const LIST_MAX: usize = 100;
+/// Rows of a page, where no number is asked for and at the most: a repository shows its tags
+/// and its newest image, so a page is about a thousand rows of the database.
+const PAGE_MAX: u32 = 50;
 
 /// What an answer says beside its status: where a value is wrong, or one of ML Space's codes.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ impl Fields {
 
     pub fn uuids(&self, name: &str) -> Result<Vec<Uuid>> {
         let list = self.list(name)?;
-        if list.len() > LIST_MAX as usize {
+        if list.len() > LIST_MAX {
             let message = "ensure this value has at most 100 items";
             return Err(fault(json!(["body", name]), message, "value_error.list.max_items"));
         }
@@ -152,10 +155,10 @@ pub struct Paging {
 
 impl Paging {
     pub fn of(call: &Call) -> Result<Paging> {
-        let (page, size) = (number(call, "page", 1)?, number(call, "page_size", LIST_MAX)?);
+        let (page, size) = (number(call, "page", 1)?, number(call, "page_size", PAGE_MAX)?);
         // A shorter page than was asked for would look like the last one.
-        if size > LIST_MAX {
-            let message = "ensure this value is less than or equal to 100";
+        if size > PAGE_MAX {
+            let message = "ensure this value is less than or equal to 50";
             return Err(fault(json!(["query", "page_size"]), message, "value_error.number.not_le"));
         }
         Ok(Paging { page, size, after: call.after()? })
