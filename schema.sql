@@ -88,7 +88,10 @@ CREATE TABLE namespace (
   kind       TEXT    NOT NULL DEFAULT 'plain' CHECK (kind IN ('plain', 'user', 'org')),
   owner      INTEGER REFERENCES user ON DELETE SET NULL,  -- none: administrators only
   full_name  TEXT    NOT NULL DEFAULT '',
-  created_us INTEGER NOT NULL
+  created_us INTEGER NOT NULL,
+  -- How many repositories it has, and how many of them are public; see "Sums".
+  repos        INTEGER NOT NULL DEFAULT 0,
+  repos_public INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX namespace_owner ON namespace (owner);
 
@@ -139,12 +142,27 @@ CREATE TABLE repo (
   pulls      INTEGER NOT NULL DEFAULT 0,       -- written down with other commits only
   created_by INTEGER REFERENCES user ON DELETE SET NULL,
   created_us INTEGER NOT NULL,
-  updated_us INTEGER NOT NULL,
-  pushed_us  INTEGER
+  updated_us INTEGER NOT NULL,                 -- pushed to, or described
+  pushed_us  INTEGER,
+  holds      INTEGER NOT NULL DEFAULT 0 CHECK (holds IN (0, 1)),   -- an image
+  -- What searches look in. Behind the texts stand marks that no search holds: one for its
+  -- namespace, made of two private-use characters, and one for what is public.
+  words      TEXT GENERATED ALWAYS AS (name || char(10) || description || char(10) ||
+    char(1, 57344 + namespace % 4096, 57344 + namespace / 4096 % 4096) ||
+    CASE private WHEN 0 THEN char(1, 1, 1) ELSE '' END) VIRTUAL
 ) STRICT;
-CREATE INDEX repo_namespace ON repo (namespace, name);
-CREATE INDEX repo_public ON repo (name) WHERE private = 0;
+-- Lists walk these and touch no row that they do not show. What is public comes first, so
+-- that a stranger walks past nothing.
+CREATE INDEX repo_namespace ON repo (namespace, private, name, holds);
+CREATE INDEX repo_updated ON repo (namespace, private, updated_us, name);
+CREATE INDEX repo_public ON repo (name, holds) WHERE private = 0;
+CREATE INDEX repo_holding ON repo (name) WHERE holds = 1;
 CREATE INDEX repo_created_by ON repo (created_by) WHERE created_by IS NOT NULL;
+
+-- Every three characters of `words`, and the repositories that have them.
+CREATE VIRTUAL TABLE repo_words USING fts5 (
+  words, content = 'repo', content_rowid = 'id', tokenize = 'trigram', detail = 'none', columnsize = 0
+);
 
 -- Docker Hub's star and ML Space's favourite.
 CREATE TABLE star (
@@ -184,6 +202,8 @@ CREATE TABLE gc_candidate (
 ) WITHOUT ROWID, STRICT;
 CREATE TRIGGER repo_blob_gone AFTER DELETE ON repo_blob BEGIN
   INSERT OR IGNORE INTO gc_candidate (since_secs, blob) VALUES (0, OLD.blob);
+  UPDATE repo_sums SET blob_bytes = blob_bytes - (SELECT bytes FROM blob WHERE id = OLD.blob)
+    WHERE repo = OLD.repo;
 END;
 
 -- An image: one manifest in one repository.
@@ -241,7 +261,8 @@ CREATE TABLE tag (
   pushed_secs INTEGER NOT NULL DEFAULT 0,      -- service time
   UNIQUE (repo, name)
 ) STRICT;
-CREATE INDEX tag_manifest ON tag (manifest);
+CREATE INDEX tag_manifest ON tag (manifest, name);
+CREATE INDEX tag_pushed ON tag (repo, pushed_us, name);
 CREATE INDEX tag_pushed_by ON tag (pushed_by) WHERE pushed_by IS NOT NULL;
 
 -- Docker's v1 index: image ids and checksums that clients announced, in their order.
@@ -252,3 +273,118 @@ CREATE TABLE v1_image (
   checksum TEXT,
   PRIMARY KEY (repo, image)
 ) WITHOUT ROWID, STRICT;
+
+-- Sums ------------------------------------------------------------------------
+-- What lists say of how much there is, counted as rows come and go: whoever asks
+-- reads one row, in a store of any size.
+
+CREATE TABLE repo_sums (
+  repo       INTEGER PRIMARY KEY REFERENCES repo ON DELETE CASCADE,
+  tags       INTEGER NOT NULL DEFAULT 0,
+  manifests  INTEGER NOT NULL DEFAULT 0,
+  hidden     INTEGER NOT NULL DEFAULT 0,       -- manifests in the table of that name
+  stars      INTEGER NOT NULL DEFAULT 0,
+  blob_bytes INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Manifests that lists of images leave out: damaged ones, and those that an index beside
+-- them lists and no tag points at.
+CREATE TABLE hidden (
+  manifest INTEGER PRIMARY KEY REFERENCES manifest ON DELETE CASCADE,
+  repo     INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER repo_new AFTER INSERT ON repo BEGIN
+  INSERT INTO repo_sums (repo) VALUES (NEW.id);
+  UPDATE namespace SET repos = repos + 1, repos_public = repos_public + (NEW.private = 0)
+    WHERE id = NEW.namespace;
+  INSERT INTO repo_words (rowid, words) VALUES (NEW.id, NEW.words);
+END;
+CREATE TRIGGER repo_private AFTER UPDATE OF private ON repo WHEN OLD.private <> NEW.private BEGIN
+  UPDATE namespace SET repos_public = repos_public + (NEW.private = 0) - (OLD.private = 0)
+    WHERE id = NEW.namespace;
+END;
+CREATE TRIGGER repo_described AFTER UPDATE OF description, private ON repo
+  WHEN OLD.words <> NEW.words
+BEGIN
+  INSERT INTO repo_words (repo_words, rowid, words) VALUES ('delete', OLD.id, OLD.words);
+  INSERT INTO repo_words (rowid, words) VALUES (NEW.id, NEW.words);
+END;
+CREATE TRIGGER repo_gone AFTER DELETE ON repo BEGIN
+  UPDATE namespace SET repos = repos - 1, repos_public = repos_public - (OLD.private = 0)
+    WHERE id = OLD.namespace;
+  INSERT INTO repo_words (repo_words, rowid, words) VALUES ('delete', OLD.id, OLD.words);
+END;
+
+CREATE TRIGGER star_new AFTER INSERT ON star BEGIN
+  UPDATE repo_sums SET stars = stars + 1 WHERE repo = NEW.repo;
+END;
+CREATE TRIGGER star_gone AFTER DELETE ON star BEGIN
+  UPDATE repo_sums SET stars = stars - 1 WHERE repo = OLD.repo;
+END;
+CREATE TRIGGER repo_blob_new AFTER INSERT ON repo_blob BEGIN
+  UPDATE repo_sums SET blob_bytes = blob_bytes + (SELECT bytes FROM blob WHERE id = NEW.blob)
+    WHERE repo = NEW.repo;
+END;
+
+CREATE TRIGGER manifest_new AFTER INSERT ON manifest BEGIN
+  UPDATE repo_sums SET manifests = manifests + 1 WHERE repo = NEW.repo;
+  UPDATE repo SET holds = 1 WHERE id = NEW.repo AND holds = 0;
+  INSERT INTO hidden (manifest, repo) SELECT NEW.id, NEW.repo
+    WHERE EXISTS (SELECT 1 FROM child AS c CROSS JOIN manifest AS p ON p.id = c.manifest
+      WHERE c.digest = NEW.digest AND p.repo = NEW.repo);
+END;
+-- Of what an index lists, that shows again which no other one beside it lists.
+CREATE TRIGGER manifest_going BEFORE DELETE ON manifest BEGIN
+  DELETE FROM hidden WHERE manifest IN
+    (SELECT m.id FROM child AS c CROSS JOIN manifest AS m ON m.repo = OLD.repo AND m.digest = c.digest
+     WHERE c.manifest = OLD.id AND m.live AND NOT EXISTS
+       (SELECT 1 FROM child AS o CROSS JOIN manifest AS p ON p.id = o.manifest
+        WHERE o.digest = c.digest AND p.repo = OLD.repo AND p.id <> OLD.id));
+END;
+CREATE TRIGGER manifest_gone AFTER DELETE ON manifest BEGIN
+  UPDATE repo_sums SET manifests = manifests - 1 WHERE repo = OLD.repo;
+  UPDATE repo SET holds = 0 WHERE id = OLD.repo AND holds = 1
+    AND NOT EXISTS (SELECT 1 FROM manifest WHERE repo = OLD.repo);
+END;
+CREATE TRIGGER manifest_damaged AFTER UPDATE OF live ON manifest WHEN OLD.live > NEW.live BEGIN
+  INSERT INTO hidden (manifest, repo) SELECT NEW.id, NEW.repo
+    WHERE NEW.id NOT IN (SELECT manifest FROM hidden);
+END;
+CREATE TRIGGER manifest_healed AFTER UPDATE OF live ON manifest WHEN OLD.live < NEW.live BEGIN
+  DELETE FROM hidden WHERE manifest = NEW.id AND (EXISTS (SELECT 1 FROM tag WHERE manifest = NEW.id)
+    OR NOT EXISTS (SELECT 1 FROM child AS c CROSS JOIN manifest AS p ON p.id = c.manifest
+      WHERE c.digest = NEW.digest AND p.repo = NEW.repo));
+END;
+CREATE TRIGGER child_new AFTER INSERT ON child BEGIN
+  INSERT INTO hidden (manifest, repo)
+    SELECT m.id, m.repo FROM manifest AS p CROSS JOIN manifest AS m ON m.repo = p.repo AND m.digest = NEW.digest
+    WHERE p.id = NEW.manifest AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)
+      AND m.id NOT IN (SELECT manifest FROM hidden);
+END;
+CREATE TRIGGER tag_new AFTER INSERT ON tag BEGIN
+  UPDATE repo_sums SET tags = tags + 1 WHERE repo = NEW.repo;
+  DELETE FROM hidden WHERE manifest = NEW.manifest;
+END;
+CREATE TRIGGER tag_moved AFTER UPDATE OF manifest ON tag WHEN OLD.manifest <> NEW.manifest BEGIN
+  DELETE FROM hidden WHERE manifest = NEW.manifest;
+  INSERT INTO hidden (manifest, repo) SELECT m.id, m.repo FROM manifest AS m
+    WHERE m.id = OLD.manifest AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)
+      AND m.id NOT IN (SELECT manifest FROM hidden)
+      AND EXISTS (SELECT 1 FROM child AS c CROSS JOIN manifest AS p ON p.id = c.manifest
+        WHERE c.digest = m.digest AND p.repo = m.repo);
+END;
+CREATE TRIGGER tag_gone AFTER DELETE ON tag BEGIN
+  UPDATE repo_sums SET tags = tags - 1 WHERE repo = OLD.repo;
+  INSERT INTO hidden (manifest, repo) SELECT m.id, m.repo FROM manifest AS m
+    WHERE m.id = OLD.manifest AND NOT EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)
+      AND m.id NOT IN (SELECT manifest FROM hidden)
+      AND EXISTS (SELECT 1 FROM child AS c CROSS JOIN manifest AS p ON p.id = c.manifest
+        WHERE c.digest = m.digest AND p.repo = m.repo);
+END;
+CREATE TRIGGER hidden_new AFTER INSERT ON hidden BEGIN
+  UPDATE repo_sums SET hidden = hidden + 1 WHERE repo = NEW.repo;
+END;
+CREATE TRIGGER hidden_gone AFTER DELETE ON hidden BEGIN
+  UPDATE repo_sums SET hidden = hidden - 1 WHERE repo = OLD.repo;
+END;

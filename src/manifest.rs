@@ -285,16 +285,17 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Nobody checked this object when it was pushed, and only people look at it: what is
-    /// not as it should be is left out.
-    fn of(object: &serde_json::Value) -> Platform {
-        let text =
-            |key: &str| object[key].as_str().map(|text| text.chars().take(PLATFORM_WORD_MAX).collect());
+    /// Nobody checked these words when they were pushed, and only people look at them: what
+    /// is no text is left out.
+    fn of([os, architecture, variant, os_version]: [&serde_json::Value; 4]) -> Platform {
+        let text = |word: &serde_json::Value| {
+            word.as_str().map(|text| text.chars().take(PLATFORM_WORD_MAX).collect::<String>())
+        };
         Platform {
-            os: text("os").unwrap_or_default(),
-            architecture: text("architecture").unwrap_or_default(),
-            variant: text("variant"),
-            os_version: text("os.version"),
+            os: text(os).unwrap_or_default(),
+            architecture: text(architecture).unwrap_or_default(),
+            variant: text(variant),
+            os_version: text(os_version),
         }
     }
 }
@@ -316,17 +317,33 @@ pub fn index_platforms(index: &[u8]) -> Vec<(Digest, Platform)> {
         platform: serde_json::Value,
     }
     let Ok(index) = serde_json::from_slice::<Index>(index) else { return Vec::new() };
-    let child = |child: &Child| Some((Digest::parse(&child.digest).ok()?, Platform::of(&child.platform)));
+    let child = |Child { digest, platform }: &Child| {
+        let words = ["os", "architecture", "variant", "os.version"].map(|key| &platform[key]);
+        Some((Digest::parse(digest).ok()?, Platform::of(words)))
+    };
     index.manifests.iter().filter_map(child).collect()
 }
 
 /// The platform that an image's config names.
 pub fn config_platform(config: &[u8]) -> Platform {
-    Platform::of(&serde_json::from_slice(config).unwrap_or_default())
+    /// The rest of a config is long, and is passed by.
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Words {
+        os: serde_json::Value,
+        architecture: serde_json::Value,
+        variant: serde_json::Value,
+        #[serde(rename = "os.version")]
+        os_version: serde_json::Value,
+    }
+    let read = serde_json::from_slice(config);
+    let Words { os, architecture, variant, os_version } =
+        read.map_or(Words::default(), |Object(words)| words);
+    Platform::of([&os, &architecture, &variant, &os_version])
 }
 
 /// What an image's config says of it, each value as it stands there.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ConfigFacts {
     #[serde(skip_serializing_if = "Option::is_none")]
     architecture: Option<Box<RawValue>>,

@@ -19,7 +19,7 @@ use super::auth::Caller;
 use super::route::Asked;
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::{Digest, RepoName};
-use crate::registry::{Registry, Upload, User};
+use crate::registry::{Mark, Next, Registry, Upload, User};
 
 /// A body that sends nothing for this long is given up.
 const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -107,17 +107,36 @@ impl Call {
         self.query_all(key).next()
     }
 
-    /// This request's path and query, with one value of the query replaced.
-    pub fn address_with(&self, key: &str, value: &str) -> String {
+    /// This request's path and query, with the page that comes next: its number, and where it
+    /// begins if numbers do not reach it. None at the end.
+    pub fn next_address(&self, number: u64, next: &Next) -> Option<String> {
+        match next {
+            Next::End => None,
+            Next::Page => Some(self.page_address(number, None)),
+            Next::After(mark) => Some(self.page_address(number, Some(mark))),
+        }
+    }
+
+    /// This request's path and query, with another page.
+    pub fn page_address(&self, number: u64, after: Option<&Mark>) -> String {
         let uri = &self.head().uri;
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-            if name != key {
+            if name != "page" && name != "after" {
                 query.append_pair(&name, &value);
             }
         }
-        query.append_pair(key, value);
+        query.append_pair("page", &number.to_string());
+        if let Some(mark) = after {
+            query.append_pair("after", &mark.to_string());
+        }
         format!("{}?{}", uri.path(), query.finish())
+    }
+
+    /// Where the page that is asked for begins, if the client followed such an address.
+    pub fn after(&self) -> Result<Option<Mark>> {
+        let mark = |text: Cow<str>| Mark::parse(&text).ok_or(Kind::NotFound(Thing::Page).into());
+        self.query("after").map(mark).transpose()
     }
 
     /// How long the body says it is; None if it comes in chunks.

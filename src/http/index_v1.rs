@@ -19,7 +19,7 @@ use super::route::{Asked, Dialect, Identified, Needs, Params, Route, routes};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::manifest::Object;
 use crate::names::{LIBRARY, RepoName, Tag, UserName};
-use crate::registry::{Access, SignUpAsk, User, V1Image, v1_word};
+use crate::registry::{Access, SignUpAsk, Slice, User, V1Image, v1_word};
 
 pub static DIALECT: Dialect = Dialect {
     name: "v1",
@@ -339,10 +339,11 @@ async fn search(call: Call) -> Result<Reply> {
     };
     let (n, page) = (number("n", SEARCH_USUAL)?.min(SEARCH_MAX), number("page", 1)?);
     let query = call.query("q").unwrap_or_default().into_owned();
-    let (text, offset) = (query.clone(), u64::from(page - 1) * u64::from(n));
-    let found = call.run(move |registry| registry.search(user.as_ref(), &text, n, offset)).await?;
-    let (total, found) = found.ok_or(Kind::NotFound(Thing::Repo))?;
+    let (text, slice) = (query.clone(), Slice { skip: u64::from(page - 1) * u64::from(n), take: n });
+    let found = call.run(move |registry| registry.search(user.as_ref(), &text, slice)).await?;
+    let found = found.ok_or(Kind::NotFound(Thing::Repo))?;
     let results: Vec<Value> = found
+        .rows
         .into_iter()
         .map(|repo| {
             json!({
@@ -357,8 +358,8 @@ async fn search(call: Call) -> Result<Reply> {
         .collect();
     let body = json!({
         "query": query,
-        "num_results": total,
-        "num_pages": total.div_ceil(u64::from(n)),
+        "num_results": found.count,
+        "num_pages": found.count.div_ceil(u64::from(n)),
         "page": page,
         "page_size": n,
         "results": results,

@@ -113,9 +113,10 @@ async fn repos(call: Call) -> Result<Reply> {
     permit_lists(&call)?;
     let paging = Paging::of(&call)?;
     let (workspace, user) = (workspace(&call)?, call.user()?.clone());
-    let (slice, scope) = (paging.slice(), call.caller().scope().cloned());
-    let cards =
-        call.run(move |registry| registry.repo_cards(&user, &workspace, scope.as_ref(), slice)).await?;
+    let (slice, after, scope) = (paging.slice(), paging.after(), call.caller().scope().cloned());
+    let cards = call
+        .run(move |registry| registry.repo_cards(&user, &workspace, scope.as_ref(), slice, after))
+        .await?;
     let shower = Shower::of(&call);
     Ok(paging.reply(&call, &cards, |card| shower.repo(card)))
 }
@@ -166,8 +167,8 @@ async fn repos_delete(call: Call) -> Result<Reply> {
 async fn images(call: Call) -> Result<Reply> {
     let (id, paging) = (query_id(&call, "repository_id")?, Paging::of(&call)?);
     permit_repo(&call, Access::Pull, &id)?;
-    let slice = paging.slice();
-    let images = call.run(move |registry| registry.images(&id, slice)).await?;
+    let (slice, after) = (paging.slice(), paging.after());
+    let images = call.run(move |registry| registry.images(&id, slice, after)).await?;
     let shower = Shower::of(&call);
     Ok(paging.reply(&call, &images, |image| shower.image(image)))
 }
@@ -186,8 +187,8 @@ async fn images_delete(call: Call) -> Result<Reply> {
 async fn tags(call: Call) -> Result<Reply> {
     let (id, paging) = (query_id(&call, "image_id")?, Paging::of(&call)?);
     permit_image(&call, Access::Pull, &id)?;
-    let slice = paging.slice();
-    let tags = call.run(move |registry| registry.image_tags(&id, slice)).await?;
+    let (slice, after) = (paging.slice(), paging.after());
+    let tags = call.run(move |registry| registry.image_tags(&id, slice, after)).await?;
     let shower = Shower::of(&call);
     Ok(paging.reply(&call, &tags, |tag| shower.tag(tag)))
 }

@@ -76,7 +76,10 @@ impl Registry {
     pub fn catalog(&self, user: Option<&User>, last: &str, limit: u32) -> Result<Page> {
         let limit = limit.min(PAGE_MAX);
         let id = user.map_or(0, |user| user.id);
-        self.db.read(|tx| Ok(page(sql::catalog(tx, id, last, limit + 1)?, limit)))
+        self.db.read(|tx| {
+            let seen = sql::sight(tx, id)?;
+            Ok(page(sql::names_seen(tx, &seen, sql::Which::Holding, last, limit + 1)?, limit))
+        })
     }
 
     /// Manifests about `subject`, after the digest `last`; none for a repository that

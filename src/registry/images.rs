@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::catalog::ReferrersPage;
-use super::repos::{PlatformRow, index_rows};
+use super::repos::{Configs, PlatformRow, index_rows};
 use super::{Registry, manifest_row, sql};
 use crate::error::{Kind, Result, Thing};
 use crate::manifest::{self, is_index};
@@ -145,7 +145,7 @@ impl Registry {
 
     /// One manifest. `NotFound(Repo)` or `NotFound(Manifest)`. Opens a file.
     pub fn image_whole(&self, repo: &RepoName, reference: &Reference) -> Result<ImageWhole> {
-        let (mut image, digest) = self.db.read(|tx| {
+        let (mut image, digest, configs) = self.db.read(|tx| {
             let key = sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
             let row = sql::image_row(tx, key.id, reference, SHOWN_MAX)?;
             let row = row.ok_or(Kind::NotFound(Thing::Manifest))?;
@@ -166,6 +166,8 @@ impl Registry {
                 blobs.push(ImageBlob { digest, bytes, live: found.is_some() });
             }
             let digest = row.digest.clone();
+            let mut configs = Configs::default();
+            configs.want(tx, key.id, row.config.as_ref())?;
             let whole = ImageWhole {
                 platforms,
                 blobs,
@@ -175,11 +177,11 @@ impl Registry {
                 frees_bytes: sql::image_frees(tx, row.id)?,
                 row,
             };
-            Ok((whole, digest))
+            Ok((whole, digest, configs))
         })?;
         image.referrers = self.referrers(repo, &digest, None, "", SHOWN_MAX)?;
         if let Some(config) = &image.row.config {
-            let platform = self.config(repo, config).map(|text| manifest::config_platform(&text));
+            let platform = self.configs_read(configs, manifest::config_platform).remove(config);
             let content_bytes = image.row.content_bytes;
             image.platforms.push(PlatformRow {
                 digest,

@@ -6,8 +6,9 @@ use serde::Serialize;
 use sha2::Digest as _;
 use std::collections::HashSet;
 
-use super::catalog::PAGE_MAX;
+use super::pages::{Listed, Slice};
 use super::people::{User, UserAdd, check_email, check_password, password_replace, user_id, user_insert};
+use super::repos::FOUND_MAX;
 use super::{Access, Registry, Write, password, random, repo_make, sql};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::{RepoName, Tag, UserName};
@@ -21,6 +22,9 @@ const TOKENS_PER_USER: u32 = 256;
 const ANNOUNCED_MAX: usize = 1_000;
 /// Images announced in one repository.
 const IMAGES_MAX: u64 = 10_000;
+/// Longest list of tags, and of images that were pushed. There are no pages, and rows of two
+/// tables make each.
+const LISTED_MAX: u32 = 2_000;
 const CHECKSUM_BYTES_MAX: usize = 256;
 /// Where so many users are, nobody signs up any more: strangers do not fill the disk.
 const SIGNED_UP_MAX: u64 = 10_000;
@@ -121,7 +125,7 @@ impl Registry {
         self.db.read(|tx| {
             let key = sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
             let mut images = sql::v1_images(tx, key.id)?;
-            images.extend(sql::v1_images_pushed(tx, key.id, PAGE_MAX)?);
+            images.extend(sql::v1_images_pushed(tx, key.id, LISTED_MAX)?);
             let mut seen = HashSet::new();
             images.retain(|image| seen.insert(image.id.clone()));
             Ok(images)
@@ -132,7 +136,7 @@ impl Registry {
     pub fn v1_tags(&self, repo: &RepoName) -> Result<Vec<(String, String)>> {
         self.db.read(|tx| {
             let key = sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
-            sql::v1_tags(tx, key.id, None, PAGE_MAX)
+            sql::v1_tags(tx, key.id, None, LISTED_MAX)
         })
     }
 
@@ -306,27 +310,21 @@ impl Registry {
 
     // search ------------------------------------------------------------------------
 
-    /// A page of the repositories this caller may read whose name or description holds a
-    /// text, and how many there are in all. Looks at every name. None if the caller is
-    /// nobody and nothing at all is public.
-    pub fn search(
-        &self,
-        user: Option<&User>,
-        text: &str,
-        limit: u32,
-        offset: u64,
-    ) -> Result<Option<(u64, Vec<Found>)>> {
+    /// Repositories this caller may read whose name or description holds a text, by name; up
+    /// to 1,000 of them. None if the caller is nobody and nothing at all is public.
+    pub fn search(&self, user: Option<&User>, text: &str, slice: Slice) -> Result<Option<Listed<Found>>> {
         // SQLite would read up to a zero byte and no further.
         if text.len() > SEARCH_BYTES_MAX || text.chars().any(char::is_control) {
             return Err(Kind::Invalid(Thing::Request)
                 .because("what is searched for has at most 255 bytes and no control characters"));
         }
-        let id = user.map_or(0, |user| user.id);
+        let (id, text) = (user.map_or(0, |user| user.id), text.to_ascii_lowercase());
         self.db.read(|tx| {
             if user.is_none() && !sql::any_public(tx)? {
                 return Ok(None);
             }
-            sql::search(tx, id, text, limit.min(PAGE_MAX), offset).map(Some)
+            let names = sql::names_found(tx, &sql::sight(tx, id)?, &text, FOUND_MAX)?;
+            Ok(Some(Listed::of(sql::found(tx, slice.of(&names))?, names.len() as u64, slice)))
         })
     }
 }

@@ -1,10 +1,13 @@
 //! What ML Space's API needs beside the rest: things by UUID, workspaces, and generated
 //! passwords.
 
+use std::collections::HashMap;
+
 use super::catalog::repo_bury;
 use super::grants::Pattern;
+use super::pages::{Listed, Mark, Order, Slice, Walk, Wish};
 use super::people::User;
-use super::repos::{Order, PlatformRow, Repo, RepoChange, Slice, index_rows};
+use super::repos::{Configs, PlatformRow, Repo, RepoChange, index_rows, repos_listed};
 use super::tokens::{TokenScope, hash, mint};
 use super::{Access, Registry, sql};
 use crate::error::{Kind, Result, Thing};
@@ -14,7 +17,7 @@ use crate::names::{Digest, RepoName, Tag, Uuid};
 /// What every generated password begins with.
 pub const GENERATED_PREFIX: &str = "mlspace_";
 /// Tags that are shown with an image or a repository, by name; longer lists have pages.
-const TAGS_SHOWN: Slice = Slice { skip: 0, take: 100 };
+const TAGS_SHOWN: u32 = 100;
 
 /// A namespace, as ML Space calls it.
 #[derive(Debug, Clone)]
@@ -44,6 +47,15 @@ pub struct Image {
     /// The first hundred, by name.
     pub tags: Vec<ImageTag>,
     pub about: About,
+}
+
+impl Image {
+    /// Takes over what its config says; nothing where that could not be read.
+    fn tell(&mut self, facts: &HashMap<Digest, ConfigFacts>) {
+        if let Some(config) = &self.config {
+            self.about = About::Config(facts.get(config).cloned().unwrap_or_default());
+        }
+    }
 }
 
 /// What an image says of itself.
@@ -76,8 +88,6 @@ pub struct RepoCard {
     pub repo: Repo,
     /// The namespace's UUID.
     pub registry: String,
-    /// As [`Registry::images`] lists them.
-    pub images: u64,
     pub recent: Option<Image>,
     /// The first hundred, by name.
     pub tags: Vec<ImageTag>,
@@ -111,7 +121,7 @@ impl Registry {
     }
 
     /// How many repositories of a workspace a caller may read, and when one of them changed
-    /// last; `scope` is the most their token reaches. Costs one walk over the namespace.
+    /// last; `scope` is the most their token reaches.
     pub fn workspace_sums(
         &self,
         user: &User,
@@ -119,7 +129,17 @@ impl Registry {
         scope: Option<&TokenScope>,
     ) -> Result<(u64, Option<i64>)> {
         match self.reach(user, workspace, scope)? {
-            Reach::Whole => self.db.read(|tx| sql::workspace_sums(tx, workspace.id, user.id)),
+            Reach::Whole => self.db.read(|tx| {
+                let namespace = (workspace.id, workspace.name.as_str());
+                let within = sql::within(tx, workspace.id, user.id)?;
+                let newest = Walk { order: Order::Newest, after: None, skip: 0, take: 1 };
+                let mut updated_us = None;
+                sql::repos_walk(tx, namespace, within, &newest, &mut |step| {
+                    updated_us = Some(step.us);
+                    false
+                })?;
+                Ok((sql::repos_count(tx, namespace, within)?, updated_us))
+            }),
             Reach::One(name) => Ok((1, Some(self.repo_seen(Some(user), &name)?.updated_us))),
             Reach::Nothing => Ok((0, None)),
         }
@@ -133,21 +153,33 @@ impl Registry {
         workspace: &Workspace,
         scope: Option<&TokenScope>,
         slice: Slice,
-    ) -> Result<Vec<RepoCard>> {
+        after: Option<Mark>,
+    ) -> Result<Listed<RepoCard>> {
+        let wish = Wish::by_name(slice, after);
         let reach = self.reach(user, workspace, scope)?;
-        let mut cards = self.db.read(|tx| {
-            let rows = match reach {
-                Reach::Whole => sql::repos_of(tx, workspace.id, user.id, "", Order::Name, slice)?.0,
-                Reach::One(name) if slice.skip == 0 => match sql::repo(tx, &name)? {
-                    Some(key) => vec![sql::repo_seen(tx, key.id, user.id)?],
-                    None => Vec::new(),
-                },
-                Reach::One(_) | Reach::Nothing => Vec::new(),
+        let (mut listed, configs) = self.db.read(|tx| {
+            let mut configs = Configs::default();
+            let repos = match reach {
+                Reach::Whole => {
+                    let namespace = (workspace.id, workspace.name.as_str());
+                    let within = sql::within(tx, workspace.id, user.id)?;
+                    let all = sql::repos_count(tx, namespace, within)?;
+                    repos_listed(tx, namespace, within, all, user.id, &wish)?
+                }
+                Reach::One(name) if wish.slice.skip == 0 => {
+                    let found: Vec<i64> = sql::repo(tx, &name)?.iter().map(|key| key.id).collect();
+                    Listed::of(sql::repos_by_id(tx, &found, user.id)?, 1, wish.slice)
+                }
+                Reach::One(_) | Reach::Nothing => Listed::of(Vec::new(), 0, wish.slice),
             };
-            rows.into_iter().map(|repo| card(tx, repo, &workspace.uuid)).collect::<Result<Vec<_>>>()
+            let (count, next) = (repos.count, repos.next);
+            let card = |repo| card(tx, repo, &workspace.uuid, &mut configs);
+            let rows = repos.rows.into_iter().map(card).collect::<Result<_>>()?;
+            Ok((Listed { rows, count, next }, configs))
         })?;
-        cards.iter_mut().filter_map(|card| card.recent.as_mut()).for_each(|image| self.add_facts(image));
-        Ok(cards)
+        let facts = self.configs_read(configs, config_facts);
+        listed.rows.iter_mut().filter_map(|card| card.recent.as_mut()).for_each(|image| image.tell(&facts));
+        Ok(listed)
     }
 
     /// How much of a workspace a token reaches.
@@ -177,12 +209,15 @@ impl Registry {
     /// A repository as this caller sees it. Opens a file.
     pub fn repo_card(&self, user: &User, uuid: &Uuid) -> Result<RepoCard> {
         let missing = Kind::NotFound(Thing::Repo);
-        let mut found = self.db.read(|tx| {
+        let (mut found, configs) = self.db.read(|tx| {
             let (id, name) = sql::repo_by_uuid(tx, uuid.as_str())?.ok_or(missing)?;
             let workspace = sql::workspace_named(tx, name.namespace())?.ok_or(missing)?;
-            card(tx, sql::repo_seen(tx, id, user.id)?, &workspace.uuid)
+            let mut configs = Configs::default();
+            let repo = sql::repos_by_id(tx, &[id], user.id)?.pop().ok_or(missing)?;
+            Ok((card(tx, repo, &workspace.uuid, &mut configs)?, configs))
         })?;
-        found.recent.iter_mut().for_each(|image| self.add_facts(image));
+        let facts = self.configs_read(configs, config_facts);
+        found.recent.iter_mut().for_each(|image| image.tell(&facts));
         Ok(found)
     }
 
@@ -248,21 +283,31 @@ impl Registry {
     /// An image. Opens a file.
     pub fn image(&self, uuid: &Uuid) -> Result<Image> {
         let missing = Kind::NotFound(Thing::Manifest);
-        let mut image = self.db.read(|tx| with_rest(tx, sql::image(tx, uuid.as_str())?.ok_or(missing)?))?;
-        self.add_facts(&mut image);
+        let (mut image, configs) = self.db.read(|tx| {
+            let mut configs = Configs::default();
+            let image = sql::image(tx, uuid.as_str())?.ok_or(missing)?;
+            Ok((with_rest(tx, image, &mut configs)?, configs))
+        })?;
+        image.tell(&self.configs_read(configs, config_facts));
         Ok(image)
     }
 
     /// A repository's images, the newest first: those that have tags, and those that no
     /// index there names. Opens files.
-    pub fn images(&self, repo: &Uuid, slice: Slice) -> Result<Vec<Image>> {
-        let mut images = self.db.read(|tx| {
+    pub fn images(&self, repo: &Uuid, slice: Slice, after: Option<Mark>) -> Result<Listed<Image>> {
+        let wish = Wish { order: Order::Newest, ..Wish::by_name(slice, after) };
+        let (mut listed, configs) = self.db.read(|tx| {
             let (id, _) = sql::repo_by_uuid(tx, repo.as_str())?.ok_or(Kind::NotFound(Thing::Repo))?;
-            let found = sql::images(tx, id, slice)?;
-            found.into_iter().map(|image| with_rest(tx, image)).collect::<Result<Vec<_>>>()
+            let all = sql::images_count(tx, id)?;
+            let found = wish.find(all, 0, |walk, each| sql::images_walk(tx, id, &walk, each))?;
+            let mut configs = Configs::default();
+            let images = sql::images_by_id(tx, &found.rows)?.into_iter();
+            let rows = images.map(|image| with_rest(tx, image, &mut configs)).collect::<Result<_>>()?;
+            Ok((found.with(rows), configs))
         })?;
-        images.iter_mut().for_each(|image| self.add_facts(image));
-        Ok(images)
+        let facts = self.configs_read(configs, config_facts);
+        listed.rows.iter_mut().for_each(|image| image.tell(&facts));
+        Ok(listed)
     }
 
     /// Deletes images with their tags, and returns those that were there. All in one
@@ -275,13 +320,6 @@ impl Registry {
         })
     }
 
-    /// What an image's config says; nothing where that cannot be read.
-    fn add_facts(&self, image: &mut Image) {
-        let Some(config) = &image.config else { return };
-        let text = RepoName::parse(&image.repo).and_then(|repo| self.config(&repo, config));
-        image.about = About::Config(text.map(|text| config_facts(&text)).unwrap_or_default());
-    }
-
     // tag ---------------------------------------------------------------------
 
     /// The name of the repository that a tag is in.
@@ -290,11 +328,16 @@ impl Registry {
     }
 
     /// An image's tags, by name.
-    pub fn image_tags(&self, image: &Uuid, slice: Slice) -> Result<Vec<ImageTag>> {
+    pub fn image_tags(&self, image: &Uuid, slice: Slice, after: Option<Mark>) -> Result<Listed<ImageTag>> {
+        let wish = Wish::by_name(slice, after);
         self.db.read(|tx| {
             let missing = Kind::NotFound(Thing::Manifest);
-            let (id, _, _) = sql::image_place(tx, image.as_str())?.ok_or(missing)?;
-            sql::tags_of_image(tx, id, slice)
+            let (id, repo, _) = sql::image_place(tx, image.as_str())?.ok_or(missing)?;
+            // It has as many as its repository, or fewer.
+            let most = sql::tags_count(tx, repo)?;
+            let found = wish.find(most, 0, |walk, each| sql::image_tags_walk(tx, id, &walk, each))?;
+            let rows = sql::image_tags_by_id(tx, &found.rows)?;
+            Ok(found.with(rows))
         })
     }
 
@@ -384,22 +427,28 @@ fn generated_scope() -> TokenScope {
     TokenScope { access: Access::Push, pattern: "*".into() }
 }
 
-fn card(tx: &rusqlite::Connection, repo: Repo, registry: &str) -> Result<RepoCard> {
-    let newest = sql::images(tx, repo.id, Slice { skip: 0, take: 1 })?.pop();
+fn card(tx: &rusqlite::Connection, repo: Repo, registry: &str, configs: &mut Configs) -> Result<RepoCard> {
+    let newest = Walk { order: Order::Newest, after: None, skip: 0, take: 1 };
+    let mut recent = None;
+    sql::images_walk(tx, repo.id, &newest, &mut |step| {
+        recent = Some(step.id);
+        false
+    })?;
+    let recent = sql::images_by_id(tx, recent.as_slice())?.pop();
     Ok(RepoCard {
         registry: registry.to_owned(),
-        images: sql::images_count(tx, repo.id)?,
-        recent: newest.map(|image| with_rest(tx, image)).transpose()?,
+        recent: recent.map(|image| with_rest(tx, image, configs)).transpose()?,
         tags: sql::tags_of_repo(tx, repo.id, TAGS_SHOWN)?,
         repo,
     })
 }
 
 /// An image with its tags, and with its platforms if it is an index.
-fn with_rest(tx: &rusqlite::Connection, mut image: Image) -> Result<Image> {
-    image.tags = sql::tags_of_image(tx, image.id, TAGS_SHOWN)?;
+fn with_rest(tx: &rusqlite::Connection, mut image: Image, configs: &mut Configs) -> Result<Image> {
+    image.tags = sql::tags_of_image(tx, image.repo_id, image.id, TAGS_SHOWN)?;
     if image.config.is_none() {
         image.about = About::Platforms(index_rows(tx, image.repo_id, image.id, image.bytes)?);
     }
+    configs.want(tx, image.repo_id, image.config.as_ref())?;
     Ok(image)
 }

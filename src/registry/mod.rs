@@ -18,6 +18,7 @@ mod journal;
 mod leases;
 mod mlspace;
 mod orgs;
+mod pages;
 mod password;
 mod people;
 mod pulls;
@@ -53,9 +54,10 @@ pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
+pub use pages::{Listed, Mark, Next, Order, REACH, Slice, Wish};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
 pub use rebuild::Rebuilt;
-pub use repos::{Listed, Order, PlatformRow, Pusher, Repo, RepoChange, Slice, TagRow};
+pub use repos::{PlatformRow, Pusher, Repo, RepoChange, TagRow};
 pub use retention::Rule;
 pub use scrub::{Read, Scrubbed, Wanted};
 pub use services::{Service, ServiceMade, ServiceRow};
@@ -297,6 +299,11 @@ impl Registry {
             let key = sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?;
             Ok((key.bytes, sql::blob_crcs(tx, key.id)?))
         })?;
+        self.blob_open(digest, bytes, crcs)
+    }
+
+    /// Opens the file of a blob's row.
+    fn blob_open(&self, digest: &Digest, bytes: u64, crcs: Vec<u8>) -> Result<BlobReader> {
         match self.blobs.read(digest, bytes, crcs) {
             Err(error) if error.kind == Kind::NotFound(Thing::Blob) => {
                 self.blob_is_bad(digest, self.blobs.inode(digest), &error)?;

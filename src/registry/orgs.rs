@@ -2,8 +2,8 @@
 //! user by what a client saw.
 
 use super::grants::{GroupName, Holder, Level, OWNERS, check_text, group_id, org_id};
+use super::pages::{Listed, Slice};
 use super::people::{User, user_id};
-use super::repos::{Listed, Slice};
 use super::{Registry, sql};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::{RepoName, UserName};
@@ -90,7 +90,7 @@ impl Registry {
     /// Organisations that a user is a member of.
     pub fn orgs_of(&self, user: &User, slice: Slice) -> Result<Listed<OrgInfo>> {
         let (rows, count) = self.db.read(|tx| sql::orgs_of(tx, user.id, slice))?;
-        Ok(Listed { rows, count })
+        Ok(Listed::of(rows, count, slice))
     }
 
     /// An organisation's groups whose names hold `needle`, and that `with` is in.
@@ -103,7 +103,7 @@ impl Registry {
     ) -> Result<Listed<GroupInfo>> {
         let needle = needle.to_lowercase();
         let (rows, count) = self.db.read(|tx| sql::groups_of(tx, org_id(tx, org)?, &needle, with, slice))?;
-        Ok(Listed { rows, count })
+        Ok(Listed::of(rows, count, slice))
     }
 
     pub fn group_info(&self, group: &GroupName) -> Result<GroupInfo> {
@@ -141,7 +141,7 @@ impl Registry {
     /// Everybody who is in one of an organisation's groups.
     pub fn org_members(&self, org: &UserName, slice: Slice) -> Result<Listed<Member>> {
         let (rows, count) = self.db.read(|tx| sql::members(tx, org_id(tx, org)?, None, slice))?;
-        Ok(Listed { rows, count })
+        Ok(Listed::of(rows, count, slice))
     }
 
     pub fn group_members(&self, group: &GroupName, slice: Slice) -> Result<Listed<Member>> {
@@ -149,7 +149,7 @@ impl Registry {
             let id = group_id(tx, group)?;
             sql::members(tx, org_id(tx, &group.org)?, Some(id), slice)
         })?;
-        Ok(Listed { rows, count })
+        Ok(Listed::of(rows, count, slice))
     }
 
     /// Takes a user out of all of an organisation's groups. The last owner stays.
@@ -186,7 +186,7 @@ impl Registry {
             sql::repo(tx, repo)?.ok_or(Kind::NotFound(Thing::Repo))?;
             sql::group_grants(tx, repo.full(), slice)
         })?;
-        Ok(Listed { rows, count })
+        Ok(Listed::of(rows, count, slice))
     }
 
     pub fn group_grant(&self, repo: &RepoName, group: i64) -> Result<GroupGrant> {

@@ -5,8 +5,8 @@ use serde::Serialize;
 use sha2::Digest as _;
 
 use super::grants::Pattern;
+use super::pages::{Listed, Slice};
 use super::people::{User, user_id};
-use super::repos::{Listed, Slice};
 use super::{Access, Registry, random, sql};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{RepoName, UserName, Uuid};
@@ -78,7 +78,7 @@ impl Registry {
     /// A user's tokens, the newest first.
     pub fn tokens_of(&self, user: &User, slice: Slice) -> Result<Listed<TokenRow>> {
         let (rows, count) = self.db.read(|tx| sql::tokens_of(tx, user.id, slice))?;
-        Ok(Listed { rows, count })
+        Ok(Listed::of(rows, count, slice))
     }
 
     pub fn token_of(&self, user: &User, uuid: &Uuid) -> Result<TokenRow> {

@@ -31,6 +31,7 @@ mod revocation;
 mod scrub;
 #[path = "../seeds/mod.rs"]
 mod seeds;
+mod sums;
 mod tables;
 mod tokens;
 mod trespass;

@@ -1,12 +1,15 @@
 //! Pages by number: `{"count", "next", "previous", "results"}`.
+//!
+//! Numbers reach the first 10,000 rows of a list. `next` reaches all of them: beyond that it
+//! also says where it begins.
 
 use hyper::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::error::{Kind, Result, Thing};
 use crate::http::call::Call;
 use crate::http::reply::{self, Reply};
-use crate::registry::{Listed, Order, Slice};
+use crate::registry::{Listed, Mark, Order, REACH, Slice, Wish};
 
 const SIZE_DEFAULT: u32 = 10;
 const SIZE_MAX: u32 = 100;
@@ -14,6 +17,16 @@ const SIZE_MAX: u32 = 100;
 pub struct Paging {
     page: u64,
     size: u32,
+    after: Option<Mark>,
+}
+
+/// A page as Django shows it.
+#[derive(Serialize)]
+struct Shown<S> {
+    count: u64,
+    next: Option<String>,
+    previous: Option<String>,
+    results: Vec<S>,
 }
 
 impl Paging {
@@ -33,39 +46,49 @@ impl Paging {
             }
             _ => SIZE_DEFAULT,
         };
-        Ok(Paging { page, size })
+        Ok(Paging { page, size, after: call.after()? })
     }
 
     pub fn slice(&self) -> Slice {
         Slice { skip: (self.page - 1).saturating_mul(self.size.into()), take: self.size }
     }
 
+    /// These rows of a list that can be ordered, and filtered by `name`.
+    pub fn wish(&self, call: &Call) -> Wish {
+        Wish {
+            needle: call.query("name").unwrap_or_default().into_owned(),
+            order: order(call),
+            slice: self.slice(),
+            after: self.after.clone(),
+        }
+    }
+
     /// A page of rows, each as `show` has it. `NotFound(Page)` beyond the last.
-    pub fn reply<T>(&self, call: &Call, listed: &Listed<T>, show: impl Fn(&T) -> Value) -> Result<Reply> {
-        let Slice { skip, take } = self.slice();
-        if self.page > 1 && skip >= listed.count {
+    pub fn reply<'a, T, S: Serialize>(
+        &self,
+        call: &Call,
+        listed: &'a Listed<T>,
+        show: impl Fn(&'a T) -> S,
+    ) -> Result<Reply> {
+        let Slice { skip, .. } = self.slice();
+        if self.page > 1 && skip >= listed.count && listed.rows.is_empty() {
             return Err(Kind::NotFound(Thing::Page).into());
         }
-        let has_next = skip.saturating_add(take.into()) < listed.count;
-        let body = json!({
-            "count": listed.count,
-            "next": has_next.then(|| address(call, self.page + 1)),
-            "previous": (self.page > 1).then(|| address(call, self.page - 1)),
-            "results": listed.rows.iter().map(show).collect::<Vec<_>>(),
-        });
-        Ok(reply::json(StatusCode::OK, &body))
+        // Under the host and scheme that the client used, for clients follow it to the letter.
+        let (scheme, host) = call.app.origin(call.asked());
+        let whole = |address: String| format!("{scheme}://{host}{address}");
+        let page = Shown {
+            count: listed.count,
+            next: call.next_address(self.page.saturating_add(1), &listed.next).map(whole),
+            previous: (self.page > 1 && skip <= REACH).then(|| whole(call.page_address(self.page - 1, None))),
+            results: listed.rows.iter().map(show).collect(),
+        };
+        Ok(reply::json(StatusCode::OK, &page))
     }
 }
 
-/// This request's address with another page: under the host and scheme that the client
-/// used, for clients follow it to the letter.
-fn address(call: &Call, page: u64) -> String {
-    let (scheme, host) = call.app.origin(call.asked());
-    format!("{scheme}://{host}{}", call.address_with("page", &page.to_string()))
-}
-
 /// `ordering`: the newest first, also for `last_updated`, as Hub has it.
-pub fn order(call: &Call) -> Order {
+fn order(call: &Call) -> Order {
     match call.query("ordering").as_deref() {
         Some("name") => Order::Name,
         Some("-name") => Order::NameDown,

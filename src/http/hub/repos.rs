@@ -1,10 +1,11 @@
 //! Repositories, their tags, stars, and what groups were granted in them.
 
 use hyper::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::form::Form;
-use super::pages::{Paging, order};
+use super::pages::Paging;
 use super::session::anyone;
 use crate::error::{Kind, Result, Thing};
 use crate::http::auth;
@@ -22,53 +23,93 @@ const DESCRIPTION_MAX: usize = 100;
 const FULL_DESCRIPTION_MAX: usize = 25_000;
 
 /// A repository as lists show it.
-fn show(repo: &Repo) -> Value {
-    json!({
-        "id": repo.id,
-        "uuid": repo.uuid,
-        "user": repo.namespace,
-        "hub_user": repo.namespace,
-        "namespace": repo.namespace,
-        "name": repo.name,
-        "repository_type": "image",
-        "status": i32::from(repo.pushed),
-        "status_description": if repo.pushed { "active" } else { "initialized" },
-        "description": repo.description,
-        "is_private": repo.private,
-        "is_automated": false,
-        "is_migrated": false,
-        "star_count": repo.stars,
-        "pull_count": repo.pulls,
-        "collaborator_count": 0,
-        "date_registered": rfc3339_us(repo.created_us),
-        "last_updated": repo.pushed_us.map(rfc3339_us),
-        "last_modified": rfc3339_us(repo.updated_us),
-        "content_types": ["image"],
-        "categories": [],
-        "storage_size": repo.blob_bytes,
-        "source": null,
-    })
+#[derive(Serialize)]
+struct ShownRepo<'a> {
+    id: i64,
+    uuid: &'a str,
+    user: &'a str,
+    hub_user: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    repository_type: &'static str,
+    status: u8,
+    status_description: &'static str,
+    description: &'a str,
+    is_private: bool,
+    is_automated: bool,
+    is_migrated: bool,
+    star_count: u64,
+    pull_count: u64,
+    collaborator_count: u64,
+    date_registered: String,
+    last_updated: Option<String>,
+    last_modified: String,
+    content_types: [&'static str; 1],
+    categories: [(); 0],
+    storage_size: u64,
+    source: (),
+}
+
+fn show(repo: &Repo) -> ShownRepo<'_> {
+    ShownRepo {
+        id: repo.id,
+        uuid: &repo.uuid,
+        user: &repo.namespace,
+        hub_user: &repo.namespace,
+        namespace: &repo.namespace,
+        name: &repo.name,
+        repository_type: "image",
+        status: repo.pushed.into(),
+        status_description: if repo.pushed { "active" } else { "initialized" },
+        description: &repo.description,
+        is_private: repo.private,
+        is_automated: false,
+        is_migrated: false,
+        star_count: repo.stars,
+        pull_count: repo.pulls,
+        collaborator_count: 0,
+        date_registered: rfc3339_us(repo.created_us),
+        last_updated: repo.pushed_us.map(rfc3339_us),
+        last_modified: rfc3339_us(repo.updated_us),
+        content_types: ["image"],
+        categories: [],
+        storage_size: repo.blob_bytes,
+        source: (),
+    }
 }
 
 /// The same with what only its own address shows.
-fn show_whole(call: &Call, repo: &Repo) -> Result<Value> {
+#[derive(Serialize)]
+struct ShownWhole<'a> {
+    #[serde(flatten)]
+    repo: ShownRepo<'a>,
+    full_description: &'a str,
+    has_starred: bool,
+    can_edit: bool,
+    affiliation: &'static str,
+    permissions: Value,
+    media_types: &'a [String],
+    immutable_tags_settings: Value,
+}
+
+fn show_whole<'a>(call: &Call, repo: &'a Repo) -> Result<ShownWhole<'a>> {
     let name = RepoName::parse(&format!("{}/{}", repo.namespace, repo.name))?;
     let may = |access| auth::permit(&call.app, call.caller(), access, &name).is_ok();
     let (read, write, admin) = (may(Access::Pull), may(Access::Push), may(Access::Delete));
-    let affiliation = match (admin, write) {
-        (true, _) => "owner",
-        (_, true) => "collaborator",
-        _ => "",
-    };
-    let mut body = show(repo);
-    body["full_description"] = repo.full_description.as_str().into();
-    body["has_starred"] = repo.starred.into();
-    body["can_edit"] = admin.into();
-    body["affiliation"] = affiliation.into();
-    body["permissions"] = json!({"read": read, "write": write, "admin": admin});
-    body["media_types"] = json!(repo.media_types);
-    body["immutable_tags_settings"] = json!({"enabled": false, "rules": []});
-    Ok(body)
+    Ok(ShownWhole {
+        repo: show(repo),
+        full_description: &repo.full_description,
+        has_starred: repo.starred,
+        can_edit: admin,
+        affiliation: match (admin, write) {
+            (true, _) => "owner",
+            (_, true) => "collaborator",
+            _ => "",
+        },
+        permissions: json!({"read": read, "write": write, "admin": admin}),
+        media_types: &repo.media_types,
+        immutable_tags_settings: json!({"enabled": false, "rules": []}),
+    })
 }
 
 /// Makes an empty repository, in the namespace of the path or of the body.
@@ -113,11 +154,8 @@ pub async fn repo_create(mut call: Call) -> Result<Reply> {
 
 pub async fn repos(call: Call) -> Result<Reply> {
     let (caller, paging) = (anyone(&call).await?, Paging::of(&call)?);
-    let (namespace, order, slice) = (call.param("ns").to_owned(), order(&call), paging.slice());
-    let needle = call.query("name").unwrap_or_default().into_owned();
-    let user = caller.user;
-    let rows =
-        call.run(move |registry| registry.repos_of(user.as_ref(), &namespace, &needle, order, slice)).await?;
+    let (namespace, wish) = (call.param("ns").to_owned(), paging.wish(&call));
+    let rows = call.run(move |registry| registry.repos_of(caller.user.as_ref(), &namespace, &wish)).await?;
     paging.reply(&call, &rows, show)
 }
 
@@ -197,51 +235,88 @@ pub async fn unstar(call: Call) -> Result<Reply> {
 
 // Tags --------------------------------------------------------------------------------
 
-fn show_tag(tag: &TagRow) -> Value {
+#[derive(Serialize)]
+struct ShownTag<'a> {
+    id: i64,
+    name: &'a str,
+    full_size: u64,
+    repository: i64,
+    creator: i64,
+    last_updater: i64,
+    last_updater_username: &'a str,
+    last_updated: String,
+    image_id: (),
+    v2: bool,
+    tag_status: &'static str,
+    tag_last_pulled: (),
+    tag_last_pushed: String,
+    media_type: &'a str,
+    content_type: &'static str,
+    digest: &'a str,
+    images: Vec<ShownImage<'a>>,
+}
+
+/// What a tag has for one platform.
+#[derive(Serialize)]
+struct ShownImage<'a> {
+    architecture: &'a str,
+    features: &'static str,
+    variant: Option<&'a str>,
+    digest: &'a str,
+    os: &'a str,
+    os_features: &'static str,
+    os_version: Option<&'a str>,
+    size: u64,
+    status: &'static str,
+    last_pulled: (),
+    last_pushed: String,
+}
+
+fn show_tag(tag: &TagRow) -> ShownTag<'_> {
     let pushed = rfc3339_us(tag.pushed_us);
     let status = if tag.live { "active" } else { "inactive" };
     let pusher = tag.pushed_by.as_ref().map_or(0, |user| user.id);
-    let image = |row: &PlatformRow| {
+    fn image<'a>(row: &'a PlatformRow, status: &'static str, pushed: &str) -> ShownImage<'a> {
         let Platform { os, architecture, variant, os_version } = &row.platform;
-        json!({
-            "architecture": architecture,
-            "features": "",
-            "variant": variant,
-            "digest": row.digest.as_str(),
-            "os": os,
-            "os_features": "",
-            "os_version": os_version,
-            "size": row.content_bytes,
-            "status": status,
-            "last_pulled": null,
-            "last_pushed": pushed,
-        })
-    };
-    json!({
-        "id": tag.id,
-        "name": tag.name,
-        "full_size": tag.content_bytes,
-        "repository": tag.repo,
-        "creator": pusher,
-        "last_updater": pusher,
-        "last_updater_username": tag.pushed_by.as_ref().map_or("", |user| &user.name),
-        "last_updated": pushed,
-        "image_id": null,
-        "v2": true,
-        "tag_status": status,
-        "tag_last_pulled": null,
-        "tag_last_pushed": pushed,
-        "media_type": tag.media_type,
-        "content_type": "image",
-        "digest": tag.digest.as_str(),
-        "images": tag.platforms.iter().map(image).collect::<Vec<_>>(),
-    })
+        ShownImage {
+            architecture,
+            features: "",
+            variant: variant.as_deref(),
+            digest: row.digest.as_str(),
+            os,
+            os_features: "",
+            os_version: os_version.as_deref(),
+            size: row.content_bytes,
+            status,
+            last_pulled: (),
+            last_pushed: pushed.to_owned(),
+        }
+    }
+    ShownTag {
+        id: tag.id,
+        name: &tag.name,
+        full_size: tag.content_bytes,
+        repository: tag.repo,
+        creator: pusher,
+        last_updater: pusher,
+        last_updater_username: tag.pushed_by.as_ref().map_or("", |user| &user.name),
+        last_updated: pushed.clone(),
+        image_id: (),
+        v2: true,
+        tag_status: status,
+        tag_last_pulled: (),
+        tag_last_pushed: pushed.clone(),
+        media_type: &tag.media_type,
+        content_type: "image",
+        digest: tag.digest.as_str(),
+        images: tag.platforms.iter().map(|row| image(row, status, &pushed)).collect(),
+    }
 }
 
 pub async fn tags(call: Call) -> Result<Reply> {
-    let (repo, paging, order) = (call.repo()?.clone(), Paging::of(&call)?, order(&call));
-    let (slice, needle) = (paging.slice(), call.query("name").unwrap_or_default().into_owned());
-    let rows = call.run(move |registry| registry.tag_rows(&repo, &needle, order, slice)).await?;
+    let (repo, paging) = (call.repo()?.clone(), Paging::of(&call)?);
+    let wish = paging.wish(&call);
+    let rows = call.run(move |registry| registry.tag_rows(&repo, &wish)).await?;
     paging.reply(&call, &rows, show_tag)
 }
 

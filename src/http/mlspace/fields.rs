@@ -10,10 +10,13 @@ use crate::error::{Error, Kind, Result, Thing};
 use crate::http::call::Call;
 use crate::http::reply::{self, Reply};
 use crate::names::{Tag, Uuid};
-use crate::registry::{Slice, TAG_COLOR_MAX};
+use crate::registry::{Listed, Mark, Slice, TAG_COLOR_MAX};
 
-/// Longest list, in rows of a page or in ids to be deleted: one transaction deletes them.
-const LIST_MAX: u32 = 100;
+/// Most ids to be deleted at once: one transaction deletes them.
+const LIST_MAX: usize = 100;
+/// Rows of a page, where no number is asked for and at the most: a repository shows its tags
+/// and its newest image, so a page is about a thousand rows of the database.
+const PAGE_MAX: u32 = 50;
 
 /// What an answer says beside its status: where a value is wrong, or one of ML Space's codes.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ impl Fields {
 
     pub fn uuids(&self, name: &str) -> Result<Vec<Uuid>> {
         let list = self.list(name)?;
-        if list.len() > LIST_MAX as usize {
+        if list.len() > LIST_MAX {
             let message = "ensure this value has at most 100 items";
             return Err(fault(json!(["body", name]), message, "value_error.list.max_items"));
         }
@@ -147,34 +150,43 @@ pub fn query_id(call: &Call, name: &str) -> Result<Uuid> {
 pub struct Paging {
     page: u32,
     size: u32,
+    after: Option<Mark>,
 }
 
 impl Paging {
     pub fn of(call: &Call) -> Result<Paging> {
-        let (page, size) = (number(call, "page", 1)?, number(call, "page_size", LIST_MAX)?);
+        let (page, size) = (number(call, "page", 1)?, number(call, "page_size", PAGE_MAX)?);
         // A shorter page than was asked for would look like the last one.
-        if size > LIST_MAX {
-            let message = "ensure this value is less than or equal to 100";
+        if size > PAGE_MAX {
+            let message = "ensure this value is less than or equal to 50";
             return Err(fault(json!(["query", "page_size"]), message, "value_error.number.not_le"));
         }
-        Ok(Paging { page, size })
+        Ok(Paging { page, size, after: call.after()? })
     }
 
-    /// The page, and one row more, which says whether there is another.
     pub fn slice(&self) -> Slice {
-        Slice { skip: u64::from(self.page - 1) * u64::from(self.size), take: self.size + 1 }
+        Slice { skip: u64::from(self.page - 1) * u64::from(self.size), take: self.size }
+    }
+
+    /// Where the page begins, if numbers do not reach it.
+    pub fn after(&self) -> Option<Mark> {
+        self.after.clone()
     }
 
     /// A bare list of rows, as they are shown. Where there are more, `Link` says so, for the
     /// list has no place to.
-    pub fn reply<'a, T, S: Serialize>(&self, call: &Call, rows: &'a [T], show: impl Fn(&'a T) -> S) -> Reply {
-        let shown: Vec<S> = rows.iter().take(self.size as usize).map(show).collect();
+    pub fn reply<'a, T, S: Serialize>(
+        &self,
+        call: &Call,
+        listed: &'a Listed<T>,
+        show: impl Fn(&'a T) -> S,
+    ) -> Reply {
+        let shown: Vec<S> = listed.rows.iter().map(show).collect();
         let reply = reply::json(StatusCode::OK, &shown);
-        if rows.len() <= self.size as usize {
-            return reply;
+        match call.next_address(u64::from(self.page) + 1, &listed.next) {
+            None => reply,
+            Some(next) => reply::with(reply, LINK, format!("<{next}>; rel=\"next\"")),
         }
-        let next = call.address_with("page", &(u64::from(self.page) + 1).to_string());
-        reply::with(reply, LINK, format!("<{next}>; rel=\"next\""))
     }
 }
 

@@ -136,7 +136,7 @@ impl Shower {
             tags: self.tags(&card.tags),
             favorite: repo.starred,
             recent_image: card.recent.as_ref().map(|image| self.image(image)),
-            images_count: card.images,
+            images_count: repo.images,
             commands: pull(&full_name),
             full_name,
         }

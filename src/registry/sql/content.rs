@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::sight::{NAMESPACES_READ, PATTERNS_READ, reads_all};
 use super::{digest_column, size_column, size_value, uuid};
 use crate::error::Result;
 use crate::manifest::Manifest;
@@ -31,12 +32,13 @@ pub fn repo_insert(
     created_by: Option<i64>,
     now_us: i64,
 ) -> Result<i64> {
-    tx.prepare_cached(
-        "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us, created_by)
-         VALUES (?5, ?1, ?2, ?3, ?4, ?4, (SELECT id FROM user WHERE id = ?6))",
-    )?
-    .execute(params![namespace, name.full(), private, now_us, uuid()?, created_by])?;
-    Ok(tx.last_insert_rowid())
+    // What the triggers insert has ids as well.
+    Ok(tx
+        .prepare_cached(
+            "INSERT INTO repo (uuid, namespace, name, private, created_us, updated_us, created_by)
+             VALUES (?5, ?1, ?2, ?3, ?4, ?4, (SELECT id FROM user WHERE id = ?6)) RETURNING id",
+        )?
+        .query_row(params![namespace, name.full(), private, now_us, uuid()?, created_by], |row| row.get(0))?)
 }
 
 /// Notes that something was pushed.
@@ -62,63 +64,9 @@ pub fn repo_delete(tx: &Connection, id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Namespaces a user (?2) may read all of: owned, owned through `owners`, or granted whole.
-pub(super) const NAMESPACES_READ: &str = "SELECT id FROM namespace WHERE owner = ?2
-   UNION SELECT g.namespace FROM group_member AS m JOIN org_group AS g ON g.id = m.org_group
-     WHERE m.user = ?2 AND g.name = 'owners'
-   UNION SELECT n.id FROM access_grant AS a JOIN namespace AS n ON n.name || '/*' = a.pattern
-     WHERE a.user = ?2 OR a.org_group IN (SELECT org_group FROM group_member WHERE user = ?2)";
-
-/// Patterns that are granted to a user (?2), also through groups.
-pub(super) const PATTERNS_READ: &str = "SELECT pattern FROM access_grant
-   WHERE user = ?2 OR org_group IN (SELECT org_group FROM group_member WHERE user = ?2)";
-
-/// Whether a user reads everything: an administrator, or granted `*`.
-pub fn reads_all(tx: &Connection, user: i64) -> Result<bool> {
-    Ok(tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1 AND admin)
-               OR EXISTS (SELECT 1 FROM access_grant WHERE pattern = '*' AND
-                 (user = ?1 OR org_group IN (SELECT org_group FROM group_member WHERE user = ?1)))",
-        )?
-        .query_row([user], |row| row.get(0))?)
-}
-
-/// Names of repositories that hold a manifest, after `last`, in ASCII order: the public
-/// ones and those that `user` may read.
-pub fn catalog(tx: &Connection, user: i64, last: &str, limit: u32) -> Result<Vec<String>> {
-    // Each branch walks an index in name order. Who reads everything needs one branch,
-    // and so a page costs the same in any store.
-    let sql = if reads_all(tx, user)? {
-        "SELECT name FROM repo AS r WHERE name > ?1
-           AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id) AND ?2 = ?2
-         ORDER BY name LIMIT ?3"
-            .to_owned()
-    } else {
-        format!(
-            "SELECT name FROM repo AS r WHERE private = 0 AND name > ?1
-               AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
-             UNION
-             SELECT name FROM repo AS r WHERE namespace IN ({NAMESPACES_READ}) AND name > ?1
-               AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
-             UNION
-             SELECT name FROM repo AS r WHERE name IN ({PATTERNS_READ}) AND name > ?1
-               AND EXISTS (SELECT 1 FROM manifest WHERE repo = r.id)
-             ORDER BY name LIMIT ?3"
-        )
-    };
-    let mut statement = tx.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![last, user, limit], |row| row.get(0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
 /// A repository with its sums, for the administrator's eyes.
-const REPO_ROW: &str = "SELECT r.name, r.private, r.created_us,
-    (SELECT count(*) FROM tag WHERE repo = r.id),
-    (SELECT count(*) FROM manifest WHERE repo = r.id),
-    (SELECT coalesce(sum(b.bytes), 0) FROM repo_blob AS rb JOIN blob AS b ON b.id = rb.blob
-     WHERE rb.repo = r.id)
-  FROM repo AS r";
+const REPO_ROW: &str = "SELECT r.name, r.private, r.created_us, s.tags, s.manifests, s.blob_bytes
+  FROM repo AS r JOIN repo_sums AS s ON s.repo = r.id";
 
 fn to_repo_row(row: &Row) -> rusqlite::Result<RepoRow> {
     Ok(RepoRow {
@@ -186,6 +134,17 @@ pub fn blob_readable(tx: &Connection, blob: i64, user: i64) -> Result<bool> {
         .query_row(params![blob, user], |row| row.get(0))?)
 }
 
+/// What it takes to open a live blob that this repository holds: its size and checksums.
+pub fn blob_file(tx: &Connection, repo: i64, digest: &Digest) -> Result<Option<(u64, Vec<u8>)>> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT bytes, crcs FROM blob WHERE digest = ?2 AND live
+               AND EXISTS (SELECT 1 FROM repo_blob WHERE repo = ?1 AND blob = blob.id)",
+        )?
+        .query_row(params![repo, digest.as_str()], |row| Ok((size_column(row, 0)?, row.get(1)?)))
+        .optional()?)
+}
+
 pub fn blob_crcs(tx: &Connection, blob: i64) -> Result<Vec<u8>> {
     Ok(tx.prepare_cached("SELECT crcs FROM blob WHERE id = ?1")?.query_row([blob], |row| row.get(0))?)
 }
@@ -237,7 +196,7 @@ pub fn blob_user(tx: &Connection, repo: i64, blob: i64) -> Result<Option<Digest>
 /// What a manifest (m) names, in bytes; for an index what its images name, as far as they are
 /// here. What manifests claim may be anything, and `sum` fails where it goes too far.
 pub(super) const CONTENT_SUM: &str = "CAST(min(9e18, m.content_bytes +
-    (SELECT total(k.content_bytes) FROM child AS c JOIN manifest AS k
+    (SELECT total(k.content_bytes) FROM child AS c CROSS JOIN manifest AS k
       ON k.repo = m.repo AND k.digest = c.digest AND k.live WHERE c.manifest = m.id)) AS INTEGER)";
 
 /// Who pushed, and when by both clocks.

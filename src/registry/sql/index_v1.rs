@@ -2,7 +2,6 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::content::{NAMESPACES_READ, PATTERNS_READ, reads_all};
 use super::{digest_column, digest_or_null, size_column};
 use crate::error::Result;
 use crate::names::RepoName;
@@ -131,31 +130,16 @@ pub fn any_public(tx: &Connection) -> Result<bool> {
         .query_row([], |row| row.get(0))?)
 }
 
-/// Repositories that a user may read (0: nobody) and whose name or description holds a
-/// text; a page of them in name order, and how many there are in all.
-pub fn search(tx: &Connection, user: i64, text: &str, limit: u32, offset: u64) -> Result<(u64, Vec<Found>)> {
-    let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
-    let like = format!("%{escaped}%");
-    let visible = match reads_all(tx, user)? {
-        true => "?2 = ?2".to_owned(),
-        false => {
-            format!("r.private = 0 OR r.namespace IN ({NAMESPACES_READ}) OR r.name IN ({PATTERNS_READ})")
-        }
+/// What a search shows of repositories, by their full names and in this order.
+pub fn found(tx: &Connection, names: &[String]) -> Result<Vec<Found>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT r.name, r.description, s.stars FROM repo AS r JOIN repo_sums AS s ON s.repo = r.id
+         WHERE r.name = ?1",
+    )?;
+    let row = |name| {
+        Ok(statement.query_row([name], |row| {
+            Ok(Found { name: row.get(0)?, description: row.get(1)?, stars: size_column(row, 2)? })
+        })?)
     };
-    let from = format!(
-        r"FROM repo AS r
-         WHERE (r.name LIKE ?1 ESCAPE '\' OR r.description LIKE ?1 ESCAPE '\') AND ({visible})"
-    );
-    let total = tx
-        .prepare_cached(&format!("SELECT count(*) {from}"))?
-        .query_row(params![like, user], |row| size_column(row, 0))?;
-    let mut statement = tx.prepare_cached(&format!(
-        "SELECT r.name, r.description, (SELECT count(*) FROM star WHERE repo = r.id)
-         {from} ORDER BY r.name LIMIT ?3 OFFSET ?4"
-    ))?;
-    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![like, user, limit, offset], |row| {
-        Ok(Found { name: row.get(0)?, description: row.get(1)?, stars: size_column(row, 2)? })
-    })?;
-    Ok((total, rows.collect::<rusqlite::Result<_>>()?))
+    names.iter().map(row).collect()
 }

@@ -3,14 +3,15 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::content::{CONTENT_SUM, PATTERNS_READ};
-use super::repos::{labels_column, namespace_reads};
-use super::{digest_column, digest_or_null, size_column, size_value, uuid};
+use super::content::CONTENT_SUM;
+use super::repos::{labels_column, step_through};
+use super::sight::{PATTERNS_READ, namespace_reads};
+use super::{digest_column, digest_or_null, size_column, uuid};
 use crate::error::Result;
 use crate::names::{RepoName, Tag};
 use crate::registry::mlspace::{About, Image, ImageTag, Workspace};
+use crate::registry::pages::{Step, Walk};
 use crate::registry::people::User;
-use crate::registry::repos::Slice;
 use crate::registry::services::ServiceRow;
 
 // namespace ---------------------------------------------------------------------
@@ -41,18 +42,6 @@ pub fn workspace_shows(tx: &Connection, namespace: i64, user: i64) -> Result<boo
                    AND (private = 0 OR name IN ({PATTERNS_READ})))"
             ))?
             .query_row(params![namespace, user], |row| row.get(0))?)
-}
-
-/// How many repositories of a namespace a user may read, and when the last of them changed.
-/// One walk over the namespace: an index by time would be written with every push.
-pub fn workspace_sums(tx: &Connection, namespace: i64, user: i64) -> Result<(u64, Option<i64>)> {
-    let whole = namespace_reads(tx, namespace, user)?;
-    Ok(tx
-        .prepare_cached(&format!(
-            "SELECT count(*), max(updated_us) FROM repo
-             WHERE namespace = ?1 AND (?3 OR private = 0 OR name IN ({PATTERNS_READ}))"
-        ))?
-        .query_row(params![namespace, user, whole], |row| Ok((size_column(row, 0)?, row.get(1)?)))?)
 }
 
 // repo --------------------------------------------------------------------------
@@ -96,12 +85,6 @@ fn image_where(rest: &str) -> String {
     )
 }
 
-/// Manifests (m) that are listed: those with a tag, and those that no index beside them names.
-/// A cross join is walked in its order: few indexes name a digest, a repository may be large.
-const LISTED: &str = "m.live AND (EXISTS (SELECT 1 FROM tag WHERE manifest = m.id)
-    OR NOT EXISTS (SELECT 1 FROM child AS c CROSS JOIN manifest AS p ON p.id = c.manifest
-      WHERE c.digest = m.digest AND p.repo = m.repo))";
-
 fn to_image(row: &Row) -> rusqlite::Result<Image> {
     Ok(Image {
         id: row.get(0)?,
@@ -124,38 +107,73 @@ pub fn image(tx: &Connection, uuid: &str) -> Result<Option<Image>> {
     Ok(tx.prepare_cached(&image_where("m.uuid = ?1 AND m.live"))?.query_row([uuid], to_image).optional()?)
 }
 
-/// A repository's images, the newest first, without their tags.
-pub fn images(tx: &Connection, repo: i64, slice: Slice) -> Result<Vec<Image>> {
-    let mut statement = tx.prepare_cached(&image_where(&format!(
-        "m.repo = ?1 AND {LISTED} ORDER BY m.pushed_us DESC, m.id DESC LIMIT ?2 OFFSET ?3"
-    )))?;
-    let rows = statement.query_map(params![repo, slice.take, size_value(slice.skip)], to_image)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+/// Images by their ids, in this order, without their tags.
+pub fn images_by_id(tx: &Connection, ids: &[i64]) -> Result<Vec<Image>> {
+    let mut statement = tx.prepare_cached(&image_where("m.id = ?1"))?;
+    ids.iter().map(|id| Ok(statement.query_row([id], to_image)?)).collect()
 }
 
+/// Walks through a repository's images, the newest first, without those that only an index
+/// lists. Damaged ones are among them. A step's name is its id.
+pub fn images_walk(
+    tx: &Connection,
+    repo: i64,
+    walk: &Walk,
+    each: &mut dyn FnMut(Step) -> bool,
+) -> Result<()> {
+    let after = if walk.after.is_some() { "AND (m.pushed_us, m.id) < (?4, CAST(?5 AS INTEGER))" } else { "" };
+    let sql = format!(
+        "SELECT m.id, m.pushed_us, CAST(m.id AS TEXT) FROM manifest AS m
+         WHERE m.repo = ?1 AND NOT EXISTS (SELECT 1 FROM hidden WHERE manifest = m.id) {after}
+         ORDER BY m.pushed_us DESC, m.id DESC LIMIT ?6 OFFSET ?7"
+    );
+    step_through(tx, &sql, (repo, 0, ""), walk, each)
+}
+
+/// How many images such a walk passes.
 pub fn images_count(tx: &Connection, repo: i64) -> Result<u64> {
     Ok(tx
-        .prepare_cached(&format!("SELECT count(*) FROM manifest AS m WHERE m.repo = ?1 AND {LISTED}"))?
+        .prepare_cached("SELECT manifests - hidden FROM repo_sums WHERE repo = ?1")?
         .query_row([repo], |row| size_column(row, 0))?)
 }
 
 // tag ---------------------------------------------------------------------------
 
-/// Signed: cosign's tag beside the image, or a manifest that refers to it and is a signature
-/// by its type: cosign's, notation's, or a Sigstore bundle, unless that says it attests
-/// something else.
-const IMAGE_TAG: &str = "SELECT t.uuid, t.name, t.color, t.pushed_us, m.uuid, r.uuid, r.name,
-    EXISTS (SELECT 1 FROM tag AS s WHERE s.repo = m.repo AND s.name = replace(m.digest, ':', '-') || '.sig')
+/// Whether an image (m) is signed: cosign's tag beside it, or a manifest that refers to it and is a
+/// signature by its type: cosign's, notation's, or a Sigstore bundle, unless that says it
+/// attests something else.
+const SIGNED: &str =
+    "(EXISTS (SELECT 1 FROM tag AS s WHERE s.repo = m.repo AND s.name = replace(m.digest, ':', '-') || '.sig')
       OR EXISTS (SELECT 1 FROM manifest AS s WHERE s.repo = m.repo AND s.subject = m.digest AND s.live
            AND (s.artifact_type LIKE 'application/vnd.dev.cosign.artifact.sig.%'
              OR s.artifact_type LIKE 'application/vnd.cncf.notary.%signature'
              OR s.artifact_type LIKE 'application/vnd.dev.sigstore.bundle%'
                AND coalesce(s.annotations ->> '$.\"dev.sigstore.bundle.predicateType\"', '')
-                 IN ('', 'https://sigstore.dev/cosign/sign/v1')))
-  FROM tag AS t JOIN manifest AS m ON m.id = t.manifest AND m.live JOIN repo AS r ON r.id = t.repo";
+                 IN ('', 'https://sigstore.dev/cosign/sign/v1'))))";
 
-fn image_tags_where(tx: &Connection, rest: &str, values: &[&dyn ToSql]) -> Result<Vec<ImageTag>> {
-    let mut statement = tx.prepare_cached(&format!("{IMAGE_TAG} WHERE {rest}"))?;
+/// Whether a repository may hold anything signed: most hold nothing of the kind, and then no tag
+/// need be asked for it.
+fn signs(tx: &Connection, repo: i64) -> Result<bool> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM manifest WHERE repo = ?1 AND subject IS NOT NULL)
+               OR EXISTS (SELECT 1 FROM tag WHERE repo = ?1 AND name >= 'sha' AND name < 'shb')",
+        )?
+        .query_row([repo], |row| row.get(0))?)
+}
+
+fn image_tags_where(
+    tx: &Connection,
+    signs: bool,
+    rest: &str,
+    values: &[&dyn ToSql],
+) -> Result<Vec<ImageTag>> {
+    let signed = if signs { SIGNED } else { "0" };
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT t.uuid, t.name, t.color, t.pushed_us, m.uuid, r.uuid, r.name, {signed}
+         FROM tag AS t JOIN manifest AS m ON m.id = t.manifest AND m.live JOIN repo AS r ON r.id = t.repo
+         WHERE {rest}"
+    ))?;
     let rows = statement.query_map(values, |row| {
         Ok(ImageTag {
             uuid: row.get(0)?,
@@ -171,18 +189,39 @@ fn image_tags_where(tx: &Connection, rest: &str, values: &[&dyn ToSql]) -> Resul
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub fn tags_of_image(tx: &Connection, image: i64, slice: Slice) -> Result<Vec<ImageTag>> {
-    let page = params![image, slice.take, size_value(slice.skip)];
-    image_tags_where(tx, "t.manifest = ?1 ORDER BY t.name LIMIT ?2 OFFSET ?3", page)
+/// The first of an image's tags by name.
+pub fn tags_of_image(tx: &Connection, repo: i64, image: i64, most: u32) -> Result<Vec<ImageTag>> {
+    image_tags_where(tx, signs(tx, repo)?, "t.manifest = ?1 ORDER BY t.name LIMIT ?2", params![image, most])
 }
 
-pub fn tags_of_repo(tx: &Connection, repo: i64, slice: Slice) -> Result<Vec<ImageTag>> {
-    let page = params![repo, slice.take, size_value(slice.skip)];
-    image_tags_where(tx, "t.repo = ?1 ORDER BY t.name LIMIT ?2 OFFSET ?3", page)
+/// The first of a repository's tags by name.
+pub fn tags_of_repo(tx: &Connection, repo: i64, most: u32) -> Result<Vec<ImageTag>> {
+    image_tags_where(tx, signs(tx, repo)?, "t.repo = ?1 ORDER BY t.name LIMIT ?2", params![repo, most])
+}
+
+/// Walks through an image's tags, by name.
+pub fn image_tags_walk(
+    tx: &Connection,
+    image: i64,
+    walk: &Walk,
+    each: &mut dyn FnMut(Step) -> bool,
+) -> Result<()> {
+    let sql = "SELECT id, 0, name FROM tag WHERE manifest = ?1 AND name > ?5
+         ORDER BY name LIMIT ?6 OFFSET ?7";
+    step_through(tx, sql, (image, 0, ""), walk, each)
+}
+
+/// Tags by their ids, in this order, if their images are in service.
+pub fn image_tags_by_id(tx: &Connection, ids: &[i64]) -> Result<Vec<ImageTag>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids {
+        rows.extend(image_tags_where(tx, true, "t.id = ?1", params![id])?);
+    }
+    Ok(rows)
 }
 
 pub fn image_tag(tx: &Connection, uuid: &str) -> Result<Option<ImageTag>> {
-    Ok(image_tags_where(tx, "t.uuid = ?1", params![uuid])?.pop())
+    Ok(image_tags_where(tx, true, "t.uuid = ?1", params![uuid])?.pop())
 }
 
 /// A tag's id, its repository and its name, whatever it points at.

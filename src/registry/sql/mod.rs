@@ -12,6 +12,7 @@ mod orgs;
 mod people;
 mod repos;
 mod scrub;
+mod sight;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -29,6 +30,7 @@ pub use orgs::*;
 pub use people::*;
 pub use repos::*;
 pub use scrub::*;
+pub use sight::*;
 
 fn digest_column(row: &Row, index: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(index)?;

@@ -7,7 +7,7 @@ use super::{size_column, size_value};
 use crate::error::Result;
 use crate::registry::grants::Level;
 use crate::registry::orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person};
-use crate::registry::repos::Slice;
+use crate::registry::pages::Slice;
 use crate::registry::tokens::TokenRow;
 
 // user ------------------------------------------------------------------------
@@ -138,8 +138,9 @@ pub fn members(tx: &Connection, org: i64, group: Option<i64>, slice: Slice) -> R
         ))?
         .query_map(params![org, group, slice.take, size_value(slice.skip)], to_person)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
+    // From the user on: an organisation may have many groups.
     let mut groups = tx.prepare_cached(
-        "SELECT g.name FROM org_group AS g JOIN group_member AS m ON m.org_group = g.id
+        "SELECT g.name FROM group_member AS m CROSS JOIN org_group AS g ON g.id = m.org_group
          WHERE g.namespace = ?1 AND m.user = ?2 ORDER BY g.name",
     )?;
     let mut members = Vec::with_capacity(people.len());

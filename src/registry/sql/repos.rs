@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params, params};
 
-use super::content::{NAMESPACES_READ, PATTERNS_READ, reads_all};
+use super::sight::{PATTERNS_READ, Within};
 use super::{digest_column, digest_or_null, size_column, size_value};
 use crate::error::Result;
 use crate::names::Digest;
-use crate::registry::repos::{Order, Pusher, Repo, RepoChange, Slice, TagRow};
+use crate::registry::pages::{Order, Step, Walk};
+use crate::registry::repos::{Pusher, Repo, RepoChange, TagRow};
 
 /// A namespace: its id, and whether it belongs to somebody.
 pub fn namespace(tx: &Connection, name: &str) -> Result<Option<(i64, bool)>> {
@@ -16,24 +17,13 @@ pub fn namespace(tx: &Connection, name: &str) -> Result<Option<(i64, bool)>> {
         .optional()?)
 }
 
-/// Whether a user reads everything in a namespace.
-pub fn namespace_reads(tx: &Connection, namespace: i64, user: i64) -> Result<bool> {
-    Ok(reads_all(tx, user)?
-        || tx
-            .prepare_cached(&format!("SELECT ?1 IN ({NAMESPACES_READ})"))?
-            .query_row(params![namespace, user], |row| row.get(0))?)
-}
-
 // repo ------------------------------------------------------------------------
 
 const REPO: &str = "SELECT r.id, r.uuid, n.name, substr(r.name, length(n.name) + 2), r.private, r.pushed,
-    r.description, r.full_description, r.labels, r.pulls, r.created_us, r.updated_us, r.pushed_us,
-    (SELECT count(*) FROM star WHERE repo = r.id),
+    r.description, r.labels, r.pulls, r.created_us, r.updated_us, r.pushed_us, s.stars,
     EXISTS (SELECT 1 FROM star WHERE repo = r.id AND user = ?2),
-    (SELECT name FROM user WHERE id = r.created_by), (SELECT count(*) FROM tag WHERE repo = r.id), (SELECT count(*) FROM manifest WHERE repo = r.id),
-    (SELECT coalesce(sum(b.bytes), 0) FROM repo_blob AS rb JOIN blob AS b ON b.id = rb.blob
-     WHERE rb.repo = r.id)
-  FROM repo AS r JOIN namespace AS n ON n.id = r.namespace";
+    (SELECT name FROM user WHERE id = r.created_by), s.tags, s.manifests - s.hidden, s.blob_bytes
+  FROM repo AS r JOIN namespace AS n ON n.id = r.namespace JOIN repo_sums AS s ON s.repo = r.id";
 
 pub(super) fn labels_column(row: &Row, index: usize) -> rusqlite::Result<Vec<String>> {
     let labels: String = row.get(index)?;
@@ -51,26 +41,42 @@ fn to_repo(row: &Row) -> rusqlite::Result<Repo> {
         private: row.get(4)?,
         pushed: row.get(5)?,
         description: row.get(6)?,
-        full_description: row.get(7)?,
-        labels: labels_column(row, 8)?,
-        pulls: size_column(row, 9)?,
-        created_us: row.get(10)?,
-        updated_us: row.get(11)?,
-        pushed_us: row.get(12)?,
-        stars: size_column(row, 13)?,
-        starred: row.get(14)?,
-        created_by: row.get(15)?,
-        tags: size_column(row, 16)?,
-        images: size_column(row, 17)?,
-        blob_bytes: size_column(row, 18)?,
+        full_description: String::new(),
+        labels: labels_column(row, 7)?,
+        pulls: size_column(row, 8)?,
+        created_us: row.get(9)?,
+        updated_us: row.get(10)?,
+        pushed_us: row.get(11)?,
+        stars: size_column(row, 12)?,
+        starred: row.get(13)?,
+        created_by: row.get(14)?,
+        tags: size_column(row, 15)?,
+        images: size_column(row, 16)?,
+        blob_bytes: size_column(row, 17)?,
         media_types: Vec::new(),
     })
 }
 
-/// A repository as `user` sees it, with the types of what was pushed to it lately.
+/// Repositories by their ids, in this order, as lists show them to `user`.
+pub fn repos_by_id(tx: &Connection, ids: &[i64], user: i64) -> Result<Vec<Repo>> {
+    let mut statement = tx.prepare_cached(&format!("{REPO} WHERE r.id = ?1"))?;
+    ids.iter().map(|id| Ok(statement.query_row(params![id, user], to_repo)?)).collect()
+}
+
+/// The same by their full names.
+pub fn repos_by_name(tx: &Connection, names: &[String], user: i64) -> Result<Vec<Repo>> {
+    let mut statement = tx.prepare_cached(&format!("{REPO} WHERE r.name = ?1"))?;
+    names.iter().map(|name| Ok(statement.query_row(params![name, user], to_repo)?)).collect()
+}
+
+/// A repository as `user` sees it, with what lists leave out: its long description, and the
+/// types of what was pushed to it lately.
 pub fn repo_seen(tx: &Connection, id: i64, user: i64) -> Result<Repo> {
     let mut repo =
         tx.prepare_cached(&format!("{REPO} WHERE r.id = ?1"))?.query_row(params![id, user], to_repo)?;
+    repo.full_description = tx
+        .prepare_cached("SELECT full_description FROM repo WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))?;
     // Of so many that a look at a large repository costs what one at a small one does.
     repo.media_types = tx
         .prepare_cached(
@@ -83,71 +89,96 @@ pub fn repo_seen(tx: &Connection, id: i64, user: i64) -> Result<Repo> {
     Ok(repo)
 }
 
-fn order(by: Order, time: &str, name: &str) -> String {
-    match by {
-        Order::Newest => format!("{time} DESC, {name}"),
-        Order::Oldest => format!("{time}, {name}"),
-        Order::Name => name.to_owned(),
-        Order::NameDown => format!("{name} DESC"),
+/// How a walk along columns of times and names goes: what comes after a mark (?4, ?5), and the
+/// order of what it finds as `us` and `name`. An order by name needs no time, and so no index
+/// but that of names.
+fn course(walk: &Walk, us: &str, name: &str) -> (String, String, &'static str) {
+    let (after, order) = match walk.order {
+        Order::Newest => (format!("({us}, {name}) < (?4, ?5)"), "us DESC, name DESC"),
+        Order::Oldest => (format!("({us}, {name}) > (?4, ?5)"), "us, name"),
+        Order::Name => (format!("{name} > ?5"), "name"),
+        Order::NameDown => (format!("{name} < ?5"), "name DESC"),
+    };
+    let us = if matches!(walk.order, Order::Name | Order::NameDown) { "0" } else { us };
+    let after = if walk.after.is_some() { format!("AND {after}") } else { String::new() };
+    (format!("{us} AS us, {name} AS name"), after, order)
+}
+
+/// Takes the steps of a walk while the callback wants more. The statement's ?4 to ?7 are the
+/// walk's: the mark, how many, and how many to skip.
+pub(super) fn step_through(
+    tx: &Connection,
+    sql: &str,
+    values: (i64, i64, &str),
+    walk: &Walk,
+    each: &mut dyn FnMut(Step) -> bool,
+) -> Result<()> {
+    let (us, name) = walk.after.map_or((0, ""), |mark| (mark.us, mark.name.as_str()));
+    let (first, second, third) = values;
+    let mut statement = tx.prepare_cached(sql)?;
+    let mut rows = statement.query(params![
+        first,
+        second,
+        third,
+        us,
+        name,
+        size_value(walk.take),
+        size_value(walk.skip)
+    ])?;
+    while let Some(row) = rows.next()? {
+        let name = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+        if !each(Step { id: row.get(0)?, us: row.get(1)?, name }) {
+            break;
+        }
     }
+    Ok(())
 }
 
-/// A namespace's repositories that `user` may read and whose names hold `needle`. Those of
-/// the page are chosen first, so that sums are made for them alone.
-pub fn repos_of(
-    tx: &Connection,
-    namespace: i64,
-    user: i64,
-    needle: &str,
-    by: Order,
-    slice: Slice,
-) -> Result<(Vec<Repo>, u64)> {
-    let whole = namespace_reads(tx, namespace, user)?;
-    let seen = format!(
-        "r.namespace = ?1 AND (?3 OR r.private = 0 OR r.name IN ({PATTERNS_READ}))
-           AND (?4 = '' OR instr(r.name, ?4))"
-    );
-    let count = tx
-        .prepare_cached(&format!("SELECT count(*) FROM repo AS r WHERE ?2 = ?2 AND {seen}"))?
-        .query_row(params![namespace, user, whole, needle], |row| size_column(row, 0))?;
-    let order = order(by, "coalesce(r.pushed_us, r.created_us)", "r.name");
-    let rows = tx
-        .prepare_cached(&format!(
-            "{REPO} WHERE r.id IN (SELECT r.id FROM repo AS r WHERE {seen} ORDER BY {order}
-               LIMIT ?5 OFFSET ?6) ORDER BY {order}"
-        ))?
-        .query_map(params![namespace, user, whole, needle, slice.take, size_value(slice.skip)], to_repo)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok((rows, count))
+/// What was granted to a user (?2) one by one in a namespace (by its name, ?3).
+fn granted_within() -> String {
+    format!("{PATTERNS_READ} AND pattern > ?3 || '/' AND pattern < ?3 || '0'")
 }
 
-/// Repositories that `user` may read whose names or descriptions hold `needle`, by name.
-/// Walks names until it has `most`, so that is also what it counts up to.
-pub fn repos_found(
+/// Walks through the repositories of a namespace, given by id and name, that are seen.
+pub fn repos_walk(
     tx: &Connection,
-    user: i64,
-    needle: &str,
-    most: u32,
-    slice: Slice,
-) -> Result<(Vec<Repo>, u64)> {
-    let whole = user != 0 && reads_all(tx, user)?;
-    let seen = format!(
-        "(?3 OR r.private = 0 OR r.namespace IN ({NAMESPACES_READ}) OR r.name IN ({PATTERNS_READ}))
-           AND (?1 = '' OR instr(r.name, ?1) OR instr(lower(r.description), ?1))"
-    );
-    let count = tx
-        .prepare_cached(&format!(
-            "SELECT count(*) FROM (SELECT 1 FROM repo AS r WHERE ?2 = ?2 AND {seen} LIMIT ?4)"
-        ))?
-        .query_row(params![needle, user, whole, most], |row| size_column(row, 0))?;
-    let rows = tx
-        .prepare_cached(&format!(
-            "{REPO} WHERE r.id IN (SELECT r.id FROM repo AS r WHERE {seen} ORDER BY r.name
-               LIMIT ?4 OFFSET ?5) ORDER BY r.name"
-        ))?
-        .query_map(params![needle, user, whole, slice.take, size_value(slice.skip)], to_repo)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok((rows, count))
+    (namespace, name): (i64, &str),
+    within: Within,
+    walk: &Walk,
+    each: &mut dyn FnMut(Step) -> bool,
+) -> Result<()> {
+    let (columns, after, order) = course(walk, "r.updated_us", "r.name");
+    let of =
+        |which: &str| format!("SELECT r.id, {columns} FROM repo AS r {which} AND r.namespace = ?1 {after}");
+    let public = of("WHERE r.private = 0");
+    let (private, user) = match within {
+        Within::Whole => (of("WHERE r.private = 1"), 0),
+        // Looked up one by one: they are few beside what there is.
+        Within::Some(user) => {
+            let granted = granted_within();
+            (of(&format!("INDEXED BY repo_namespace WHERE r.private = 1 AND r.name IN ({granted})")), user)
+        }
+    };
+    let sql = format!("{public} UNION ALL {private} ORDER BY {order} LIMIT ?6 OFFSET ?7");
+    step_through(tx, &sql, (namespace, user, name), walk, each)
+}
+
+/// How many repositories such a walk passes.
+pub fn repos_count(tx: &Connection, (namespace, name): (i64, &str), within: Within) -> Result<u64> {
+    let count = match within {
+        Within::Whole => tx
+            .prepare_cached("SELECT repos FROM namespace WHERE id = ?1")?
+            .query_row([namespace], |row| size_column(row, 0))?,
+        Within::Some(user) => tx
+            .prepare_cached(&format!(
+                "SELECT repos_public + (SELECT count(*) FROM repo INDEXED BY repo_namespace
+                   WHERE namespace = ?1 AND private = 1 AND name IN ({}))
+                 FROM namespace WHERE id = ?1",
+                granted_within()
+            ))?
+            .query_row(params![namespace, user, name], |row| size_column(row, 0))?,
+    };
+    Ok(count)
 }
 
 /// Counts pulls of a repository, if it is still there.
@@ -238,24 +269,26 @@ pub fn tag_row(tx: &Connection, repo: i64, name: &str) -> Result<Option<TagRow>>
     Ok(tags_where(tx, "t.repo = ?1 AND t.name = ?2", params![repo, name])?.pop())
 }
 
-/// A repository's tags whose names hold `needle`, in lower case.
-pub fn tag_rows(
-    tx: &Connection,
-    repo: i64,
-    needle: &str,
-    by: Order,
-    slice: Slice,
-) -> Result<(Vec<TagRow>, u64)> {
-    let seen = "t.repo = ?1 AND (?2 = '' OR instr(lower(t.name), ?2))";
-    let count = tx
-        .prepare_cached(&format!("SELECT count(*) FROM tag AS t WHERE {seen}"))?
-        .query_row(params![repo, needle], |row| size_column(row, 0))?;
-    let order = order(by, "t.pushed_us", "t.name");
-    let rest = format!(
-        "t.id IN (SELECT t.id FROM tag AS t WHERE {seen} ORDER BY {order} LIMIT ?3 OFFSET ?4) ORDER BY {order}"
+/// Tags by their ids, in this order.
+pub fn tags_by_id(tx: &Connection, ids: &[i64]) -> Result<Vec<TagRow>> {
+    let mut statement = tx.prepare_cached(&format!("{TAG} WHERE t.id = ?1"))?;
+    ids.iter().map(|id| Ok(statement.query_row([id], to_tag)?)).collect()
+}
+
+/// Walks through a repository's tags.
+pub fn tags_walk(tx: &Connection, repo: i64, walk: &Walk, each: &mut dyn FnMut(Step) -> bool) -> Result<()> {
+    let (columns, after, order) = course(walk, "t.pushed_us", "t.name");
+    let sql = format!(
+        "SELECT t.id, {columns} FROM tag AS t WHERE t.repo = ?1 {after} ORDER BY {order} LIMIT ?6 OFFSET ?7"
     );
-    let rows = tags_where(tx, &rest, params![repo, needle, slice.take, size_value(slice.skip)])?;
-    Ok((rows, count))
+    step_through(tx, &sql, (repo, 0, ""), walk, each)
+}
+
+/// How many tags a repository has.
+pub fn tags_count(tx: &Connection, repo: i64) -> Result<u64> {
+    Ok(tx
+        .prepare_cached("SELECT tags FROM repo_sums WHERE repo = ?1")?
+        .query_row([repo], |row| size_column(row, 0))?)
 }
 
 /// The bytes a manifest of this repository names.

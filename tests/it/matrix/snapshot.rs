@@ -50,6 +50,12 @@ impl Snapshot {
         let database = Connection::open(site.path("registry.db")).unwrap();
         database.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA synchronous = OFF").unwrap();
         database.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // What they keep is put back with the rest.
+        let triggers = texts(&database, "SELECT name FROM sqlite_schema WHERE type = 'trigger'");
+        let again = texts(&database, "SELECT sql FROM sqlite_schema WHERE type = 'trigger'").join(";");
+        for name in triggers {
+            database.execute(&format!("DROP TRIGGER {name}"), []).unwrap();
+        }
         for (name, now) in tables(&database) {
             let rows = &self.tables[&name];
             if *rows == now {
@@ -57,22 +63,36 @@ impl Snapshot {
             }
             database.execute(&format!("DELETE FROM {name}"), []).unwrap();
             for row in rows {
-                let places = vec!["?"; row.len()].join(", ");
-                let insert = format!("INSERT INTO {name} VALUES ({places})");
+                let (columns, places) = (columns(&database, &name), vec!["?"; row.len()].join(", "));
+                let insert = format!("INSERT INTO {name} ({columns}) VALUES ({places})");
                 database.execute(&insert, params_from_iter(row)).unwrap();
             }
         }
+        database.execute_batch(&again).unwrap();
         database.execute_batch("COMMIT").unwrap();
     }
 }
 
+fn texts(database: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = database.prepare(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// A table's columns, but for those that are made of others.
+fn columns(database: &Connection, table: &str) -> String {
+    texts(database, &format!("SELECT name FROM pragma_table_info('{table}')")).join(", ")
+}
+
+/// Every row of every table; those that an index of words is kept in are tables too.
 fn tables(database: &Connection) -> BTreeMap<String, Vec<Vec<Value>>> {
-    let mut names = database
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        .unwrap();
-    let names: Vec<String> = names.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let names = texts(
+        database,
+        "SELECT name FROM sqlite_schema
+         WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND sql NOT LIKE 'CREATE VIRTUAL %'",
+    );
     let rows = |name: &String| -> Vec<Vec<Value>> {
-        let mut statement = database.prepare(&format!("SELECT * FROM {name} ORDER BY 1, 2")).unwrap();
+        let columns = columns(database, name);
+        let mut statement = database.prepare(&format!("SELECT {columns} FROM {name} ORDER BY 1, 2")).unwrap();
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| (0..columns).map(|at| row.get(at)).collect()).unwrap();
         rows.map(Result::unwrap).collect()
