@@ -4,10 +4,14 @@
 
 /// The command line.
 pub mod cli;
+/// Other registries, asked as a client.
+pub mod client;
 /// File, environment and flags, resolved into plain fields.
 pub mod config;
 /// One error: a kind that decides the answer, a detail for the client, a cause for the log.
 pub mod error;
+/// Digests, computed.
+pub mod hash;
 /// HTTP: one route table a dialect, one function every request passes.
 pub mod http;
 /// What goes on by itself while the server runs.

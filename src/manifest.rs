@@ -39,6 +39,9 @@ const MEDIA_TYPES: [(&str, Shape); 5] = [
     (OCI_ARTIFACT, Shape::Artifact),
 ];
 
+/// The media types that are asked for where any will do.
+pub const ACCEPTED: [&str; 5] = [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST, OCI_ARTIFACT];
+
 /// What clients that do not know better send as a Content-Type. The body decides then.
 const GENERIC_TYPES: [&str; 5] =
     ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"];

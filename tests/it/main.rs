@@ -13,6 +13,7 @@ mod auth;
 mod backup;
 mod binary;
 mod cli;
+mod client;
 mod damage;
 mod gc;
 mod hostile;
