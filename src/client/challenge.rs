@@ -11,13 +11,7 @@ const PARAMS_MAX: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
-    Bearer {
-        realm: String,
-        service: Option<String>,
-        scope: Option<String>,
-        /// `insufficient_scope` says that no other token helps.
-        error: Option<String>,
-    },
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 /// The challenges of an answer that we know how to meet, in its order.
@@ -71,12 +65,9 @@ impl<'a> Reader<'a> {
             };
             match param("realm") {
                 _ if scheme.eq_ignore_ascii_case("basic") => found.push(Challenge::Basic),
-                Some(realm) if scheme.eq_ignore_ascii_case("bearer") => found.push(Challenge::Bearer {
-                    realm,
-                    service: param("service"),
-                    scope: param("scope"),
-                    error: param("error"),
-                }),
+                Some(realm) if scheme.eq_ignore_ascii_case("bearer") => {
+                    found.push(Challenge::Bearer { realm, service: param("service"), scope: param("scope") })
+                }
                 _ => {}
             }
         }
@@ -165,7 +156,7 @@ mod tests {
 
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
         let own = |text: Option<&str>| text.map(str::to_owned);
-        Challenge::Bearer { realm: realm.into(), service: own(service), scope: own(scope), error: None }
+        Challenge::Bearer { realm: realm.into(), service: own(service), scope: own(scope) }
     }
 
     #[test]

@@ -419,7 +419,7 @@ impl Remote {
             return Ok(known);
         }
         let bearer = challenges.iter().find_map(|challenge| match challenge {
-            Challenge::Bearer { realm, service, scope: asked, .. } => Some((realm, service, asked)),
+            Challenge::Bearer { realm, service, scope: asked } => Some((realm, service, asked)),
             Challenge::Basic => None,
         });
         let pass = match bearer {
@@ -516,9 +516,6 @@ impl Remote {
     async fn refused(&self, mut answer: Answer, what: &str) -> Failed {
         let status = answer.status;
         let asked = retry_after(&answer.headers);
-        let insufficient = challenge::of(&answer.headers).iter().any(|challenge| {
-            matches!(challenge, Challenge::Bearer { error: Some(error), .. } if error == "insufficient_scope")
-        });
         let at = answer.origin().clone();
         let (code, reason) = reason(&answer.bytes(REFUSAL_MAX, "a refusal").await.unwrap_or_default());
         let said = match reason.is_empty() {
@@ -527,7 +524,7 @@ impl Remote {
         };
         let who = self.login.as_ref().map(Login::who);
         let (kind, sentence) = match status {
-            StatusCode::UNAUTHORIZED if who.is_none() && !insufficient => {
+            StatusCode::UNAUTHORIZED if who.is_none() => {
                 let helper =
                     self.client.logins.helper(&self.endpoint.host).map_or(String::new(), |program| {
                         format!(" (docker-credential-{program}, which may know one, is not asked)")
@@ -540,7 +537,7 @@ impl Remote {
                 )
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let who = who.map_or_else(|| "everybody".to_owned(), |who| format!("{who:?}"));
+                let who = who.map_or_else(|| "whoever has no login".to_owned(), |who| format!("{who:?}"));
                 (Kind::Denied, format!("{at} refuses {who} {what} of {self} ({said})"))
             }
             StatusCode::NOT_FOUND => (Kind::NotFound(Thing::Blob), format!("{self} has not {what} ({said})")),

@@ -360,13 +360,13 @@ fn a_registry_that_takes_no_chunks_gets_the_blob_in_one_body() {
 
 #[test]
 fn too_many_requests_are_waited_for_as_long_as_the_server_says() {
-    let body = format!(r#"{{"schemaVersion":2,"manifests":[]}}"#);
+    let body = r#"{"schemaVersion":2,"manifests":[]}"#;
     let digest = sha256(body.as_bytes());
     let server = Scripted::new(move |count, _| match count {
         0 => answer("429 Too Many Requests", "Retry-After: 17\r\n", ""),
         1 => answer("503 Service Unavailable", "Retry-After: 3\r\n", ""),
         2 => answer("502 Bad Gateway", "", "<html>"),
-        _ => answer("200 OK", "Content-Type: application/vnd.oci.image.index.v1+json\r\n", &body),
+        _ => answer("200 OK", "Content-Type: application/vnd.oci.image.index.v1+json\r\n", body),
     });
     let client = Patient::by_nobody();
     assert_eq!(client.manifest(&client.remote(server.address, "a/b"), "v1").unwrap(), Some(digest));
