@@ -11,6 +11,7 @@ mod download;
 mod login;
 mod net;
 mod retry;
+mod select;
 mod upload;
 
 use base64::Engine as _;
@@ -39,6 +40,7 @@ pub use download::{Blob, Fetch, Wanted};
 pub use login::{Login, Logins};
 pub use net::Times;
 pub use retry::Waiter;
+pub use select::{Select, Selection};
 pub use upload::{Begun, Upload};
 
 /// Most redirects of one request. Registries send to an object store, which may send on once.
