@@ -2,12 +2,16 @@
 //!
 //! The modules in reading order; ARCHITECTURE.md has the map.
 
+/// Archives of images, read: bytes in; blobs, and what they are called, out.
+pub mod archive;
 /// The command line.
 pub mod cli;
 /// File, environment and flags, resolved into plain fields.
 pub mod config;
 /// One error: a kind that decides the answer, a detail for the client, a cause for the log.
 pub mod error;
+/// Digests, computed.
+pub mod hash;
 /// HTTP: one route table a dialect, one function every request passes.
 pub mod http;
 /// What goes on by itself while the server runs.

@@ -22,6 +22,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result, Thing};
+use crate::hash::Hash;
 use crate::names::{Algorithm, Digest, RepoName, UploadId, hex};
 
 /// How many bytes one checksum covers.
@@ -415,42 +416,6 @@ pub(super) fn write_again(path: &Path) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// A running hash of one of the two algorithms.
-enum Hash {
-    Sha256(Box<sha2::Sha256>),
-    Sha512(Box<sha2::Sha512>),
-}
-
-impl Hash {
-    fn new(algorithm: Algorithm) -> Hash {
-        match algorithm {
-            Algorithm::Sha256 => Hash::Sha256(Box::default()),
-            Algorithm::Sha512 => Hash::Sha512(Box::default()),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Hash::Sha256(hash) => hash.update(bytes),
-            Hash::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    fn digest(&mut self) -> Digest {
-        match self {
-            Hash::Sha256(hash) => Digest::of_hash(Algorithm::Sha256, &hash.finalize_reset()),
-            Hash::Sha512(hash) => Digest::of_hash(Algorithm::Sha512, &hash.finalize_reset()),
-        }
-    }
-}
-
-/// The digest of bytes that are in memory.
-pub(super) fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
-    let mut hash = Hash::new(algorithm);
-    hash.update(bytes);
-    hash.digest()
 }
 
 /// CRC32C of each 64 KiB of a stream.

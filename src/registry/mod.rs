@@ -37,9 +37,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, Thing};
+use crate::hash::digest_of;
 use crate::manifest;
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
-use blobs::{Blobs, digest_of};
+use blobs::Blobs;
 use db::{Db, Write};
 
 pub use backup::Backup;
