@@ -2,6 +2,8 @@
 //!
 //! The modules in reading order; ARCHITECTURE.md has the map.
 
+/// Archives of images, read: bytes in; blobs, and what they are called, out.
+pub mod archive;
 /// The command line.
 pub mod cli;
 /// Other registries, asked as a client.

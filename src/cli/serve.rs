@@ -15,7 +15,7 @@ use crate::error::{Kind, Result};
 use crate::http::tls::{Source, Tls};
 use crate::http::{App, Options, Server};
 use crate::jobs::{self, Ended};
-use crate::registry::{Clock, Mode, Registry, boot_id};
+use crate::registry::{Clock, Mode, Registry, boot_id, open_files_max};
 
 /// Threads for what blocks: hashing, files, commits. Each waits for the disk most of the
 /// time; pushes that wait together share a commit.
@@ -93,6 +93,10 @@ impl Serve {
             false => Some(Arc::new(Tls::open(&tls_source(config), now_secs())?)),
         };
         let app = App::new(registry.clone(), http_options(config)?)?;
+        let (wanted, fit) = (config.server.connections_max, connections_that_fit());
+        if wanted > fit {
+            tracing::warn!(wanted, fit, "fewer connections than configured, for so many files may be open");
+        }
         let server = Server::bind(app.clone(), &config.listen()?, tls.clone()).await?;
         // Before anybody is told that we are here.
         let mut signals = Signals::new()?;
@@ -204,7 +208,7 @@ fn http_options(config: &Config) -> Result<Options> {
         empty_tags_for_missing: config.compat.empty_tags_for_missing,
         blob_bytes_max: config.storage.blob_bytes_max,
         trusted_proxies: config.trusted_proxies()?,
-        connections_max: config.server.connections_max,
+        connections_max: config.server.connections_max.min(connections_that_fit()),
         connections_per_address: config.server.connections_per_address,
     })
 }
@@ -233,6 +237,16 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+}
+
+/// Connections that the limit of open files has room for: each is a socket and a blob or an
+/// upload, and there may be as many uploads that wait for their clients. Strangers who only
+/// connect then take nothing that others' pushes and pulls need.
+fn connections_that_fit() -> usize {
+    /// The database, its readers, listeners, the log.
+    const OWN: u64 = 64;
+    let files = open_files_max();
+    usize::try_from(files.saturating_sub(OWN) / 3).unwrap_or(usize::MAX).max(1)
 }
 
 /// Text to standard error, as the journal likes it, or JSON.

@@ -66,6 +66,13 @@ impl Leases {
         true
     }
 
+    /// A push or a mount brings back what may just have been given up: at the end of its own
+    /// write, so that whoever asks once it is acknowledged is not told of the collection.
+    pub fn is_back(&self, repo: &str, digest: &Digest) {
+        let key = self.key(repo, digest);
+        lock(&self.state).dying.remove(&key);
+    }
+
     /// The collection's transaction is over, either way.
     pub fn settled(&self) {
         lock(&self.state).dying.clear();
@@ -91,6 +98,15 @@ mod tests {
         assert!(leases.take("a/b", &digest(2), 101));
         leases.settled();
         assert!(leases.take("a/b", &digest(1), 101));
+    }
+
+    #[test]
+    fn what_is_pushed_again_is_told_of_before_the_collection_that_took_it_has_settled() {
+        let leases = Leases::default();
+        assert!(leases.give_up("a/b", &digest(1), 0) && leases.give_up("a/b", &digest(2), 0));
+        leases.is_back("a/b", &digest(1));
+        assert!(leases.take("a/b", &digest(1), 1));
+        assert!(!leases.take("a/b", &digest(2), 1));
     }
 
     #[test]

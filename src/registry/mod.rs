@@ -383,8 +383,9 @@ impl Registry {
     pub fn upload_commit(&self, upload: &Upload, repo: &RepoName, digest: &Digest) -> Result<()> {
         let mut sealed = self.uploads.take(upload)?.seal(digest)?;
         let (repo, private, by) = (repo.clone(), self.options().private, upload.user());
+        let leases = self.leases.clone();
         self.db.write(move |write| {
-            let repo = repo_make(write, &repo, private, Some(by))?;
+            let id = repo_make(write, &repo, private, Some(by))?;
             let known = sql::blob(write.tx, &sealed.digest)?;
             // The file is replaced even if a live row has one: these bytes were checked just
             // now, which heals damage that nobody has noticed.
@@ -393,7 +394,9 @@ impl Registry {
                 Some(known) if known.live && known.bytes == sealed.bytes => known.id,
                 _ => sql::blob_upsert(write.tx, &sealed.digest, sealed.bytes, &sealed.crcs)?,
             };
-            sql::repo_blob_set(write.tx, repo, blob, write.service_secs)
+            sql::repo_blob_set(write.tx, id, blob, write.service_secs)?;
+            leases.is_back(repo.full(), &sealed.digest);
+            Ok(())
         })?;
         self.suspects.clear(digest);
         Ok(())
@@ -428,10 +431,12 @@ impl Registry {
             return Ok(false);
         }
         let (repo, private, by) = (repo.clone(), self.options().private, user.id);
+        let (digest, leases) = (digest.clone(), self.leases.clone());
         self.db.write(move |write| {
             let Some(blob) = readable(write.tx)? else { return Ok(false) };
-            let repo = repo_make(write, &repo, private, Some(by))?;
-            sql::repo_blob_set(write.tx, repo, blob, write.service_secs)?;
+            let id = repo_make(write, &repo, private, Some(by))?;
+            sql::repo_blob_set(write.tx, id, blob, write.service_secs)?;
+            leases.is_back(repo.full(), &digest);
             Ok(true)
         })
     }
@@ -800,6 +805,11 @@ pub fn boot_id() -> Result<String> {
     }
     let bytes = blobs::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// How many files this process may have open, sockets included.
+pub fn open_files_max() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use super::blobs::{Blobs, Growing, UploadKey, discard};
 use super::db::lock;
-use super::{Clock, random};
+use super::{Clock, open_files_max, random};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{Algorithm, RepoName, UploadId};
 
-/// Open uploads in all. Each holds an open file.
+/// Open uploads in all. Each holds an open file, so where few may be open a third of those.
 const OPEN_MAX: usize = 1_024;
 /// An upload that nobody touched for this long makes room for another one of its user's.
 const EVICT_AFTER: Duration = Duration::from_secs(600);
 
 pub(super) struct Uploads {
     open: Mutex<HashMap<UploadId, Arc<Session>>>,
+    open_max: usize,
     clock: Clock,
 }
 
@@ -67,7 +68,8 @@ impl Uploads {
             };
             open.insert(id, Arc::new(session));
         }
-        Ok(Uploads { open: Mutex::new(open), clock: clock.clone() })
+        let open_max = usize::try_from(open_files_max() / 3).unwrap_or(OPEN_MAX).min(OPEN_MAX);
+        Ok(Uploads { open: Mutex::new(open), open_max, clock: clock.clone() })
     }
 
     pub fn begin(
@@ -107,9 +109,9 @@ impl Uploads {
     fn admit(&self, id: &UploadId, session: &Arc<Session>, per_user: usize) -> Result<()> {
         let now = (self.clock.monotonic)();
         let mut open = lock(&self.open);
-        let full = open.len() >= OPEN_MAX;
+        let full = open.len() >= self.open_max;
         let counted = || open.iter().filter(|(_, other)| full || other.user == session.user);
-        let excess = (counted().count() + 1).saturating_sub(if full { OPEN_MAX } else { per_user });
+        let excess = (counted().count() + 1).saturating_sub(if full { self.open_max } else { per_user });
         let mut abandoned: Vec<_> = counted()
             .map(|(id, session)| (*lock(&session.touched), id.clone()))
             .filter(|(touched, _)| touched.is_none_or(|at| now.saturating_sub(at) >= EVICT_AFTER))

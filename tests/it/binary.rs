@@ -1,6 +1,6 @@
 //! The real binary: its command line, its signals, and kill -9.
 
-use crate::harness::{Answer, basic, noise, sha256};
+use crate::harness::{Answer, basic, noise, seed, sha256};
 use outport::registry::{Clock, Mode, Registry};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +44,12 @@ struct Serving {
 
 impl Serving {
     fn start(data: &Path, args: &[&str]) -> Serving {
-        let mut child = Command::new(BINARY)
+        Serving::spawn(Command::new(BINARY), data, args)
+    }
+
+    /// By a command that runs the binary with what follows.
+    fn spawn(mut command: Command, data: &Path, args: &[&str]) -> Serving {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(args)
@@ -100,8 +105,7 @@ impl Drop for Serving {
 
 #[test]
 fn everything_that_was_acknowledged_survives_kill_9() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121u64);
-    eprintln!("SEED={seed}");
+    let seed = seed(20_261_121);
     let data = tempfile::tempdir().unwrap();
     let mut promised: Vec<(String, Vec<u8>)> = Vec::new();
     for round in 0..6u64 {
@@ -146,6 +150,43 @@ fn everything_that_was_acknowledged_survives_kill_9() {
     let left = std::fs::read_dir(data.path().join("uploads")).unwrap().count();
     assert!(left <= 6 * 4, "at most one a push that was cut: {left}");
     server.kill();
+}
+
+#[test]
+fn strangers_who_only_connect_leave_descriptors_for_those_who_push_and_pull() {
+    let data = tempfile::tempdir().unwrap();
+    let mut few_files = Command::new("sh");
+    few_files.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\"", BINARY]);
+    let server = Serving::spawn(few_files, data.path(), &["--insecure-http"]);
+    let mut inside = TcpStream::connect(server.address).unwrap();
+    let mut ask = |method: &str, target: &str, body: &[u8]| {
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n",
+            basic("admin", "correct horse"),
+            body.len()
+        );
+        inside.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut bytes = Vec::new();
+        let mut some = [0; 4_096];
+        while !bytes.windows(4).any(|window| window == b"\r\n\r\n") || !Answer::read(&bytes, false).0.whole {
+            let read = inside.read(&mut some).unwrap();
+            assert!(read > 0, "the connection ended");
+            bytes.extend_from_slice(&some[..read]);
+        }
+        Answer::read(&bytes, false).0
+    };
+    assert_eq!(ask("GET", "/v2/", b"").status, 200);
+    // As many as there are descriptors, and no more than a short queue holds.
+    let strangers: Vec<_> = (0..140).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    for n in 0..20 {
+        let bytes = noise(1_000, n);
+        let digest = sha256(&bytes);
+        let push = ask("POST", &format!("/v2/a/b/blobs/uploads/?digest={digest}"), &bytes);
+        assert_eq!(push.status, 201, "{push:?}");
+        assert_eq!(ask("GET", &format!("/v2/a/b/blobs/{digest}"), b"").body, bytes);
+    }
+    drop(strangers);
+    assert_eq!(server.ask("GET", "/readyz", b"").unwrap().status, 200);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Collection beside pushes: what nothing relies on goes, and nothing else.
 
-use crate::harness::{OCI_INDEX, Site, Wishes, manifest, noise};
+use crate::harness::{Chance, OCI_INDEX, Site, Wishes, manifest, noise, seed};
 use outport::registry::{Collect, Collected, Gone};
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 const GRACE: Duration = Duration::from_secs(3_600);
 
@@ -252,46 +255,134 @@ fn rules_that_do_not_parse_are_refused_with_an_example() {
     }
 }
 
-/// Pushers, deleters and a collector at once. Time goes on with every push, so that what
-/// was deleted a few dozen pushes ago is collected, and no push outlasts the grace.
 #[test]
 fn no_acknowledged_image_loses_a_blob_and_no_push_is_refused_while_a_collector_runs_all_the_time() {
-    const PUSHERS: u64 = 4;
-    const ROUNDS: u64 = 20;
-    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    eprintln!("SEED={seed}");
+    stress(4, |rounds, _| rounds >= 20, Duration::ZERO);
+}
+
+#[test]
+#[ignore = "runs for SECS seconds, 600 unless it says otherwise"]
+fn eight_pushers_for_ten_minutes_lose_nothing_to_a_collector_every_50_ms() {
+    let secs = std::env::var("SECS").ok().and_then(|secs| secs.parse().ok()).unwrap_or(600);
+    stress(8, |_, elapsed| elapsed >= Duration::from_secs(secs), Duration::from_millis(50));
+}
+
+/// An image that was acknowledged and not yet asked to be deleted: its repository, its blobs.
+type Promised = Mutex<HashMap<String, (String, Vec<String>)>>;
+
+/// Pushers, who also delete, a verifier and a collector at once, until each pusher has done
+/// enough.
+///
+/// Time goes on with every push, so that what was deleted a few dozen pushes ago is collected;
+/// but no further than half a grace beyond the beginning of any push that is under way.
+fn stress(pushers: u64, enough: impl Fn(u64, Duration) -> bool + Sync, rest: Duration) {
+    let seed = seed(1);
     let site = Site::new();
-    let (done, collected) = (AtomicBool::new(false), AtomicU64::new(0));
+    let promised = Promised::default();
+    let now = Mutex::new((Duration::ZERO, vec![Duration::ZERO; usize::try_from(pushers).unwrap()]));
+    let (collected, pushed, verified) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (started, done) = (Instant::now(), AtomicBool::new(false));
+    let (end, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::SeqCst) {
+        let collecting = scope.spawn(|| {
+            let ended = ended;
+            while ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
                 collected.fetch_add(collect(&site).blobs, Ordering::SeqCst);
             }
         });
-        let pushing: Vec<_> = (0..PUSHERS)
+        let verifying = scope.spawn(|| {
+            let mut chance = Chance::new(seed);
+            while !done.load(Ordering::SeqCst) {
+                verified.fetch_add(verify(&site, &promised, &mut chance), Ordering::SeqCst);
+            }
+        });
+        let pushing: Vec<_> = (0..pushers)
             .map(|n| {
-                let site = &site;
+                let (site, promised, now, enough, pushed) = (&site, &promised, &now, &enough, &pushed);
                 scope.spawn(move || {
+                    let mut chance = Chance::new(seed * 1_000 + n);
                     let repo = format!("team/app{}", n % 2);
-                    for round in 0..ROUNDS {
-                        // Layers that others push and delete as well.
-                        let layer = noise(2_000, seed + (n + round) % 16);
-                        let image = push_as_docker_does(site, &repo, &layer, n * 100 + round);
-                        for blob in [crate::harness::sha256(&layer), crate::harness::sha256(b"{}")] {
-                            let answer = site.get(&format!("/v2/{repo}/blobs/{blob}"));
-                            assert_eq!(answer.status, 200, "a blob of an acknowledged image: {answer:?}");
+                    for round in 0.. {
+                        {
+                            let mut now = now.lock().unwrap();
+                            now.1[usize::try_from(n).unwrap()] = now.0;
+                            let oldest = *now.1.iter().min().unwrap();
+                            if now.0 - oldest < GRACE / 2 {
+                                now.0 += GRACE / 20;
+                                site.hands.advance(GRACE / 20);
+                            }
                         }
-                        assert_eq!(status(site, "DELETE", &format!("/v2/{repo}/manifests/{image}")), 202);
-                        site.hands.advance(GRACE / 20);
+                        if enough(round, started.elapsed()) {
+                            break;
+                        }
+                        push_and_delete(site, promised, &repo, n * 1_000_000 + round, &mut chance);
+                        pushed.fetch_add(1, Ordering::SeqCst);
                     }
+                    // Whoever pushes no more is waited for no more.
+                    now.lock().unwrap().1[usize::try_from(n).unwrap()] = Duration::MAX;
                 })
             })
             .collect();
         let ended: Vec<_> = pushing.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         done.store(true, Ordering::SeqCst);
+        drop(end);
         assert!(ended.iter().all(Result::is_ok), "a pusher failed");
+        assert!(verifying.join().is_ok(), "an acknowledged image was broken");
+        assert!(collecting.join().is_ok(), "a collection failed");
     });
-    assert!(collected.load(Ordering::SeqCst) > 0);
+    let [pushed, verified, collected] = [pushed, verified, collected].map(AtomicU64::into_inner);
+    eprintln!("{pushed} images pushed, {verified} looks at them, {collected} blobs collected");
+    assert!(collected > 0 && verified > 0);
+}
+
+/// One image of a layer that is new, one that others push and delete as well, or one that
+/// another repository may have; and often the end of another image.
+fn push_and_delete(site: &Site, promised: &Promised, repo: &str, mark: u64, chance: &mut Chance) {
+    let layer = match chance.below(3) {
+        0 => noise(2_000, 1_000 + mark),
+        _ => noise(2_000, chance.below(16)),
+    };
+    let digest = crate::harness::sha256(&layer);
+    if chance.below(3) == 0 {
+        let other = if repo.ends_with('0') { "team/app1" } else { "team/app0" };
+        let mount = status(site, "POST", &format!("/v2/{repo}/blobs/uploads/?mount={digest}&from={other}"));
+        assert!(matches!(mount, 201 | 202), "{mount}");
+    }
+    let image = push_as_docker_does(site, repo, &layer, mark);
+    let blobs = vec![digest, crate::harness::sha256(b"{}")];
+    for blob in &blobs {
+        let answer = site.get(&format!("/v2/{repo}/blobs/{blob}"));
+        assert_eq!(answer.status, 200, "a blob of an acknowledged image: {answer:?}");
+    }
+    promised.lock().unwrap().insert(image, (repo.to_owned(), blobs));
+    let gone = {
+        let mut promised = promised.lock().unwrap();
+        // Few stay, so that their layers come and go.
+        let too_many = promised.len() > 8;
+        let one = promised.keys().nth(chance.index(promised.len())).cloned();
+        one.filter(|_| too_many).and_then(|digest| promised.remove_entry(&digest))
+    };
+    if let Some((digest, (repo, _))) = gone {
+        assert_eq!(status(site, "DELETE", &format!("/v2/{repo}/manifests/{digest}")), 202);
+    }
+}
+
+/// Looks at one acknowledged image, whole; says how many it looked at.
+fn verify(site: &Site, promised: &Promised, chance: &mut Chance) -> u64 {
+    let picked = {
+        let promised = promised.lock().unwrap();
+        let at = if promised.is_empty() { 0 } else { chance.index(promised.len()) };
+        promised.iter().nth(at).map(|(digest, image)| (digest.clone(), image.clone()))
+    };
+    let Some((digest, (repo, blobs))) = picked else { return 0 };
+    let targets = blobs.iter().map(|blob| format!("blobs/{blob}"));
+    for target in targets.chain([format!("manifests/{digest}")]) {
+        let answer = site.get(&format!("/v2/{repo}/{target}"));
+        let right = answer.status == 200 && target.ends_with(&crate::harness::sha256(&answer.body));
+        let is_promised = promised.lock().unwrap().contains_key(&digest);
+        assert!(right || !is_promised, "{target} of an acknowledged image: {answer:?}");
+    }
+    1
 }
 
 /// HEAD, upload what is missing, then the manifest: which must be taken at once.
