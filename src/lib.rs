@@ -4,6 +4,8 @@
 
 /// Archives of images, read: bytes in; blobs, and what they are called, out.
 pub mod archive;
+/// Between archives and other registries.
+pub mod carry;
 /// The command line.
 pub mod cli;
 /// Other registries, asked as a client.

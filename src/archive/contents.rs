@@ -48,6 +48,16 @@ pub struct Planned {
     pub media_type: Option<String>,
 }
 
+impl Naming {
+    /// What a repository of the archive is to be called.
+    pub fn under(&self, repo: &RepoName) -> Result<RepoName> {
+        match &self.prefix {
+            Some(prefix) => RepoName::parse(&format!("{}/{}", prefix.asked(), repo.asked())),
+            None => Ok(repo.clone()),
+        }
+    }
+}
+
 /// What is to appear, all at once.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -128,18 +138,21 @@ impl Archive {
             return Err(refused("it holds more than its document names"));
         }
         let mut plan = Plan::default();
-        let under = |repo: &RepoName| prefixed(repo, naming);
         for item in &document.manifests {
             for repo in &item.repos {
                 let media_type = item.media_type.clone();
-                plan.manifests.push(Planned { repo: under(repo)?, digest: item.digest.clone(), media_type });
+                plan.manifests.push(Planned {
+                    repo: naming.under(repo)?,
+                    digest: item.digest.clone(),
+                    media_type,
+                });
             }
         }
         if plan.manifests.len() > MANIFESTS_MAX || document.tags.len() > NAMES_MAX {
             return Err(refused(format!("it names more than {MANIFESTS_MAX} manifests or {NAMES_MAX} tags")));
         }
         for (repo, tag, digest) in &document.tags {
-            plan.tags.push((under(repo)?, tag.clone(), digest.clone()));
+            plan.tags.push((naming.under(repo)?, tag.clone(), digest.clone()));
         }
         Ok(plan)
     }
@@ -373,20 +386,13 @@ fn called(
                 )));
             }
         };
-        let repo = prefixed(&repo, naming)?;
+        let repo = naming.under(&repo)?;
         let tag = naming.tag.clone().or_else(|| tag.clone());
         if !all.contains(&(repo.clone(), tag.clone())) {
             all.push((repo, tag));
         }
     }
     Ok(all)
-}
-
-fn prefixed(repo: &RepoName, naming: &Naming) -> Result<RepoName> {
-    match &naming.prefix {
-        Some(prefix) => RepoName::parse(&format!("{}/{}", prefix.asked(), repo.asked())),
-        None => Ok(repo.clone()),
-    }
 }
 
 /// What an index calls an image: containerd's name, or the reference, which is a tag alone or a

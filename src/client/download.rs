@@ -4,7 +4,6 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use hyper::{Method, StatusCode};
 use std::collections::VecDeque;
-use std::io::{self, Read};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -227,7 +226,6 @@ pub struct Blob {
     /// None comes last, when the digest was right.
     pieces: mpsc::Receiver<Result<Option<Bytes>>>,
     ended: bool,
-    piece: Bytes,
     task: JoinHandle<()>,
 }
 
@@ -245,7 +243,7 @@ impl Blob {
                 }
             }
         });
-        Blob { wanted, pieces, ended: false, piece: Bytes::new(), task }
+        Blob { wanted, pieces, ended: false, task }
     }
 
     pub fn digest(&self) -> &Digest {
@@ -261,20 +259,6 @@ impl Blob {
         let piece = self.pieces.blocking_recv().unwrap_or_else(lost)?;
         self.ended = piece.is_none();
         Ok(piece)
-    }
-}
-
-impl Read for Blob {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.piece.is_empty() {
-            match self.piece()? {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let bytes = self.piece.len().min(buffer.len());
-        buffer[..bytes].copy_from_slice(&self.piece.split_to(bytes));
-        Ok(bytes)
     }
 }
 

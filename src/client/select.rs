@@ -166,7 +166,8 @@ impl Walk<'_> {
 
     /// An image that is not an index must itself be for a platform that is wanted.
     async fn check_platform(&self, place: &Place, fetched: &Fetched) -> Result<()> {
-        let Some(config) = fetched.manifest.config.as_ref().filter(|_| !self.select.platforms.is_empty()) else {
+        let Some(config) = fetched.manifest.config.as_ref().filter(|_| !self.select.platforms.is_empty())
+        else {
             return Ok(());
         };
         let sizes = manifest::blob_sizes(&fetched.bytes);
@@ -254,8 +255,11 @@ impl Walk<'_> {
         let chosen: Vec<Digest> =
             listed.iter().filter(|(_, platform)| fits(platform)).map(|(digest, _)| digest.clone()).collect();
         // Lists of signatures and the like have no platforms at all.
-        let named: Vec<String> =
-            listed.iter().filter(|(_, p)| !p.os.is_empty()).map(|(_, platform)| platform.to_string()).collect();
+        let named: Vec<String> = listed
+            .iter()
+            .filter(|(_, p)| !p.os.is_empty())
+            .map(|(_, platform)| platform.to_string())
+            .collect();
         match chosen.is_empty() {
             true if named.is_empty() => Ok(all.clone()),
             true => Err(Kind::NotFound(Thing::Manifest)
@@ -280,7 +284,11 @@ impl Walk<'_> {
                 }
                 let (_, in_repos) = blobs.entry(blob.clone()).or_insert_with(|| {
                     let is_config = fetched.manifest.config.as_ref() == Some(&blob);
-                    if is_config { configs.push(blob.clone()) } else { layers.push(blob.clone()) }
+                    if is_config {
+                        configs.push(blob.clone())
+                    } else {
+                        layers.push(blob.clone())
+                    }
                     (Wanted { digest: blob, size, from: place.remotes.clone() }, Vec::new())
                 });
                 add(in_repos, &place.repo);
@@ -288,7 +296,8 @@ impl Walk<'_> {
         }
         selection.blobs = configs.iter().chain(&layers).filter_map(|digest| blobs.remove(digest)).collect();
         // Depth first; what is in hand is on the path, and an index cannot list itself.
-        let mut path: Vec<(Digest, bool)> = order.iter().rev().map(|(_, digest)| (digest.clone(), false)).collect();
+        let mut path: Vec<(Digest, bool)> =
+            order.iter().rev().map(|(_, digest)| (digest.clone(), false)).collect();
         while let Some((digest, children_done)) = path.pop() {
             let Some(fetched) = self.known.get(&digest) else { continue };
             if children_done || fetched.manifest.children.is_empty() {

@@ -2,7 +2,9 @@
 //! say what a test wants.
 
 use crate::harness::{PASSWORD, Site, Wishes, noise, sha256};
-use outport::client::{Begun, Client, Endpoint, Fetch, Host, Login, Logins, Options, Remote, Times, Wanted};
+use outport::client::{
+    Begun, Blob, Client, Endpoint, Fetch, Host, Login, Logins, Options, Remote, Times, Wanted,
+};
 use outport::error::{Kind, Result};
 use outport::hash::Hash;
 use outport::names::{Algorithm, Digest, Reference, RepoName};
@@ -55,11 +57,10 @@ impl Patient {
     }
 
     /// A blob's bytes.
-    fn blob(&self, from: Vec<Arc<Remote>>, digest: &str, size: usize) -> std::io::Result<Vec<u8>> {
+    fn blob(&self, from: Vec<Arc<Remote>>, digest: &str, size: usize) -> Result<Vec<u8>> {
         let wanted = Wanted { digest: Digest::parse(digest).unwrap(), size: size as u64, from };
         let mut fetch = Fetch::new(self.runtime.handle(), [wanted]);
-        let mut bytes = Vec::new();
-        fetch.next(0, None).unwrap().unwrap().read_to_end(&mut bytes)?;
+        let bytes = whole(fetch.next(0, None).unwrap().unwrap())?;
         assert!(fetch.next(0, None).unwrap().is_none());
         Ok(bytes)
     }
@@ -78,6 +79,14 @@ impl Patient {
             }
         })
     }
+}
+
+fn whole(mut blob: Blob) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = blob.piece()? {
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }
 
 fn admin() -> Login {
@@ -488,8 +497,7 @@ fn a_blob_that_is_had_in_part_is_fetched_from_there() {
     let mut hash = Hash::new(Algorithm::Sha256);
     hash.update(&layer[..had]);
     let mut fetch = Fetch::new(client.runtime.handle(), [wanted]);
-    let mut rest = Vec::new();
-    fetch.next(had as u64, Some(hash)).unwrap().unwrap().read_to_end(&mut rest).unwrap();
+    let rest = whole(fetch.next(had as u64, Some(hash)).unwrap().unwrap()).unwrap();
     assert_eq!(rest, layer[had..]);
     assert!(cutter.down.load(Ordering::Relaxed) < 2 << 20);
 }
