@@ -303,10 +303,10 @@ impl Sending<'_> {
         )))
     }
 
-    fn keep_small(&mut self, digest: &Digest, bytes: Bytes) -> Result<()> {
-        let known = self.kept.insert(key(digest), bytes.clone());
-        if known.is_none() {
-            self.kept_bytes += bytes.len();
+    fn keep_small(&mut self, digest: &Digest, bytes: Vec<u8>) -> Result<()> {
+        let length = bytes.len();
+        if self.kept.insert(key(digest), bytes.into()).is_none() {
+            self.kept_bytes += length;
         }
         if self.kept_bytes > KEPT_MAX { Err(too_many()) } else { Ok(()) }
     }
@@ -322,7 +322,7 @@ impl Sending<'_> {
             head[..some].copy_from_slice(&text[..some]);
             self.heads.insert(key(&digest), head);
             if text.first() == Some(&b'{') {
-                self.keep_small(&digest, text.into())?;
+                self.keep_small(&digest, text)?;
             }
             digest
         } else {
@@ -565,7 +565,7 @@ impl Content for Sending<'_> {
 
     fn keep(&mut self, bytes: &[u8]) -> Result<Digest> {
         let digest = digest_of(Algorithm::Sha256, bytes);
-        self.keep_small(&digest, Bytes::copy_from_slice(bytes))?;
+        self.keep_small(&digest, bytes.to_vec())?;
         Ok(digest)
     }
 }

@@ -12,6 +12,7 @@ mod across;
 mod auth;
 mod backup;
 mod binary;
+mod carry;
 mod cli;
 mod client;
 mod damage;
