@@ -39,6 +39,16 @@ pub struct Naming {
     pub prefix: Option<RepoName>,
 }
 
+impl Naming {
+    /// What a repository of the archive is called here.
+    pub fn under(&self, repo: &RepoName) -> Result<RepoName> {
+        match &self.prefix {
+            Some(prefix) => RepoName::parse(&format!("{}/{}", prefix.asked(), repo.asked())),
+            None => Ok(repo.clone()),
+        }
+    }
+}
+
 /// A manifest that is to be in a repository.
 #[derive(Debug, Clone)]
 pub struct Planned {
@@ -128,7 +138,7 @@ impl Archive {
             return Err(refused("it holds more than its document names"));
         }
         let mut plan = Plan::default();
-        let under = |repo: &RepoName| prefixed(repo, naming);
+        let under = |repo: &RepoName| naming.under(repo);
         for item in &document.manifests {
             for repo in &item.repos {
                 let media_type = item.media_type.clone();
@@ -373,20 +383,13 @@ fn called(
                 )));
             }
         };
-        let repo = prefixed(&repo, naming)?;
+        let repo = naming.under(&repo)?;
         let tag = naming.tag.clone().or_else(|| tag.clone());
         if !all.contains(&(repo.clone(), tag.clone())) {
             all.push((repo, tag));
         }
     }
     Ok(all)
-}
-
-fn prefixed(repo: &RepoName, naming: &Naming) -> Result<RepoName> {
-    match &naming.prefix {
-        Some(prefix) => RepoName::parse(&format!("{}/{}", prefix.asked(), repo.asked())),
-        None => Ok(repo.clone()),
-    }
 }
 
 /// What an index calls an image: containerd's name, or the reference, which is a tag alone or a
