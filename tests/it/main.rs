@@ -9,6 +9,7 @@ mod harness;
 
 mod access;
 mod across;
+mod archives;
 mod auth;
 mod backup;
 mod binary;
@@ -19,6 +20,7 @@ mod gc;
 mod gc_model;
 mod hostile;
 mod hub;
+mod import;
 mod index_v1;
 mod layers;
 mod lists;
