@@ -182,7 +182,7 @@ pub fn bundle(image: &Image, repo: &str, tag: &str, without: &[&[u8]]) -> Tarbal
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     to.write_all(bytes).unwrap();
     to.finish().unwrap()
 }

@@ -13,6 +13,7 @@ mod archives;
 mod auth;
 mod backup;
 mod binary;
+mod bombs;
 mod cli;
 mod damage;
 mod flips;
