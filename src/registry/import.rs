@@ -8,14 +8,13 @@
 use bytes::Bytes;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::blobs::{Blobs, Piece, Sealed};
 use super::db::Write;
-use super::gc::lock_collection;
+use super::gc::{CollectionLock, lock_collection};
 use super::people::User;
 use super::{Registry, manifest_set, repo_make, some, sql};
 use crate::archive::{self, Archive, Content, Document, Item, Key, Naming, Plan, Taker, broken, key};
@@ -67,7 +66,7 @@ pub struct Import<'r> {
     done: Brought,
     told: Box<dyn FnMut(u64) + 'r>,
     /// No collection meanwhile.
-    _stay: File,
+    _stay: CollectionLock,
 }
 
 /// Who sent a bundle.

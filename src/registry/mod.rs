@@ -3,6 +3,7 @@
 //! Synchronous. Nothing outside this module knows SQL or paths. A verb checks, runs one
 //! transaction, and returns the richest honest row; dialects take what they show.
 
+mod arrivals;
 mod backup;
 mod ballast;
 mod blobs;
@@ -182,7 +183,7 @@ impl Registry {
             }
             Mode::Tool => Start { unclean: false, power_went: false },
         };
-        let uploads = uploads::Uploads::open(&blobs, &clock)?;
+        let uploads = uploads::Uploads::open(&blobs, &clock, db.arrivals.clone())?;
         let (serving, opened) = (lock.is_some(), (clock.monotonic)());
         let registry = Registry {
             dir: dir.to_owned(),
@@ -386,6 +387,7 @@ impl Registry {
         let mut sealed = self.uploads.take(upload)?.seal(digest)?;
         let (repo, private, by) = (repo.clone(), self.options().private, upload.user());
         let leases = self.leases.clone();
+        upload.arrived();
         self.db.write(move |write| {
             let id = repo_make(write, &repo, private, Some(by))?;
             let known = sql::blob(write.tx, &sealed.digest)?;
