@@ -39,6 +39,16 @@ pub struct Naming {
     pub prefix: Option<RepoName>,
 }
 
+impl Naming {
+    /// What a repository of the archive is called here.
+    pub fn under(&self, repo: &RepoName) -> Result<RepoName> {
+        match &self.prefix {
+            Some(prefix) => RepoName::parse(&format!("{}/{}", prefix.asked(), repo.asked())),
+            None => Ok(repo.clone()),
+        }
+    }
+}
+
 /// A manifest that is to be in a repository.
 #[derive(Debug, Clone)]
 pub struct Planned {
@@ -46,16 +56,6 @@ pub struct Planned {
     pub digest: Digest,
     /// As the archive calls it; the manifest itself counts for more.
     pub media_type: Option<String>,
-}
-
-impl Naming {
-    /// What a repository of the archive is to be called.
-    pub fn under(&self, repo: &RepoName) -> Result<RepoName> {
-        match &self.prefix {
-            Some(prefix) => RepoName::parse(&format!("{}/{}", prefix.asked(), repo.asked())),
-            None => Ok(repo.clone()),
-        }
-    }
 }
 
 /// What is to appear, all at once.
@@ -138,21 +138,18 @@ impl Archive {
             return Err(refused("it holds more than its document names"));
         }
         let mut plan = Plan::default();
+        let under = |repo: &RepoName| naming.under(repo);
         for item in &document.manifests {
             for repo in &item.repos {
                 let media_type = item.media_type.clone();
-                plan.manifests.push(Planned {
-                    repo: naming.under(repo)?,
-                    digest: item.digest.clone(),
-                    media_type,
-                });
+                plan.manifests.push(Planned { repo: under(repo)?, digest: item.digest.clone(), media_type });
             }
         }
         if plan.manifests.len() > MANIFESTS_MAX || document.tags.len() > NAMES_MAX {
             return Err(refused(format!("it names more than {MANIFESTS_MAX} manifests or {NAMES_MAX} tags")));
         }
         for (repo, tag, digest) in &document.tags {
-            plan.tags.push((naming.under(repo)?, tag.clone(), digest.clone()));
+            plan.tags.push((under(repo)?, tag.clone(), digest.clone()));
         }
         Ok(plan)
     }

@@ -15,6 +15,7 @@ mod tar;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
@@ -139,6 +140,23 @@ pub fn read(from: impl Read + Send, taker: &mut dyn Taker) -> Result<Archive> {
         reading.entry(&entry, &mut tar)?;
     }
     reading.finish()
+}
+
+/// Reads an archive where it lies: a directory, a file, or the first of its volumes.
+pub fn read_path(path: &Path, taker: &mut dyn Taker) -> Result<Archive> {
+    if path.is_dir() {
+        return read_dir(path, taker);
+    }
+    let paths = volumes(path)?;
+    let last = paths.last().cloned().unwrap_or_default();
+    let (volumes, ended) = Volumes::new(paths);
+    read(volumes, taker).map_err(|error| match last.extension() {
+        // It was read to where the files end, and that was too early.
+        Some(number) if ended.load(Ordering::Relaxed) && (last != path || number == "001") => {
+            error.kind.because(format!("{}; the last volume here is {}", error.detail(), last.display()))
+        }
+        _ => error,
+    })
 }
 
 /// Reads an archive that was unpacked into a directory. Links are not followed by the file system.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{broken, refused};
 use crate::error::Result;
@@ -223,18 +223,14 @@ fn numbered(name: &Path, number: usize) -> PathBuf {
 pub struct Volumes {
     paths: std::vec::IntoIter<PathBuf>,
     open: Option<File>,
-    last: PathBuf,
+    ended: Arc<AtomicBool>,
 }
 
 impl Volumes {
-    pub fn new(paths: Vec<PathBuf>) -> Volumes {
-        let last = paths.last().cloned().unwrap_or_default();
-        Volumes { paths: paths.into_iter(), open: None, last }
-    }
-
-    /// The last of them: what follows it is what is missing if they end too early.
-    pub fn last(&self) -> &Path {
-        &self.last
+    /// What comes with it turns true once all of them were read.
+    pub fn new(paths: Vec<PathBuf>) -> (Volumes, Arc<AtomicBool>) {
+        let ended = Arc::new(AtomicBool::new(false));
+        (Volumes { paths: paths.into_iter(), open: None, ended: ended.clone() }, ended)
     }
 }
 
@@ -247,8 +243,11 @@ impl Read for Volumes {
                     some => return Ok(some),
                 }
             }
-            let Some(path) = self.paths.next() else { return Ok(0) };
-            self.open = Some(File::open(path)?);
+            let Some(path) = self.paths.next() else {
+                self.ended.store(true, Ordering::Relaxed);
+                return Ok(0);
+            };
+            self.open = Some(File::open(&path).map_err(|error| io::Error::other(unreadable(&path, &error)))?);
         }
     }
 }

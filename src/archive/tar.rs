@@ -110,7 +110,7 @@ impl<R: Read> Tar<R> {
             return Err(refused("an entry has no name"));
         }
         self.left = bytes;
-        self.fill = bytes.next_multiple_of(BLOCK as u64).saturating_sub(bytes);
+        self.fill = fill(bytes);
         Ok(Entry { path, form, bytes })
     }
 
@@ -137,7 +137,7 @@ impl<R: Read> Tar<R> {
             return Err(refused(format!("an extended header has {bytes} bytes; at most 64 KiB are read")));
         }
         let mut record = Vec::new();
-        (self.left, self.fill) = (bytes, bytes.next_multiple_of(BLOCK as u64) - bytes);
+        (self.left, self.fill) = (bytes, fill(bytes));
         self.read_to_end(&mut record).map_err(|error| broken(&error))?;
         self.skip()?;
         Ok(record)
@@ -213,6 +213,12 @@ impl Extended {
         }
         Ok(())
     }
+}
+
+/// How many bytes the last block of so many lacks.
+fn fill(bytes: u64) -> u64 {
+    let block = BLOCK as u64;
+    (block - bytes % block) % block
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

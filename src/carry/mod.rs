@@ -5,4 +5,4 @@ mod pull;
 mod push;
 
 pub use pull::{Pulled, To, pull};
-pub use push::{Archives, Push, Pushed, Sessions};
+pub use push::{Push, Pushed, Sessions};

@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod gc;
 mod image;
+mod import;
 mod print;
 mod progress;
 mod pull;
@@ -86,6 +87,8 @@ enum Verb {
     /// Images: list, show, remove
     #[command(subcommand)]
     Image(image::Image),
+    Import(import::ImportVerb),
+    Rollback(import::Rollback),
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Check(check::Check),
@@ -116,6 +119,8 @@ impl Cli {
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Tag(tag) => tag.run(&self.common),
             Verb::Image(image) => image.run(&self.common),
+            Verb::Import(import) => import.run(&self.common),
+            Verb::Rollback(rollback) => rollback.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
             Verb::Check(check) => check.run(&self.common),

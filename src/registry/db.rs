@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Clock;
+use super::arrivals::Arrivals;
 use super::blobs::{self, Blobs, Shelf};
 use super::journal::Journal;
 use super::pulls::Pulls;
@@ -31,16 +32,22 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "OutP", so that `file` and people know whose database this is.
 const APPLICATION_ID: i32 = 0x4f75_7450;
 /// The version of schema.sql.
-const SCHEMA_VERSION: i32 = 3;
+const SCHEMA_VERSION: i32 = 4;
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// How an older version becomes the next one: the one at index 0 makes version 2 of 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/0002_names_for_every_dialect.sql"),
     include_str!("../../migrations/0003_candidates.sql"),
+    include_str!("../../migrations/0004_imports.sql"),
 ];
 
 /// Most writes that share one commit. Bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
+/// Blobs of an image that are pushed side by side arrive some milliseconds apart: a commit waits
+/// this long for the next one, if there is one on its way,
+const NEXT_WITHIN: Duration = Duration::from_millis(10);
+/// and this long in all.
+const ALL_WITHIN: Duration = Duration::from_millis(40);
 /// Most writes that wait for the writer; beyond it their threads block.
 const QUEUE_MAX: usize = 256;
 /// Most idle reader connections kept. Each holds at most 256 KiB of pages.
@@ -66,6 +73,8 @@ pub(super) struct Db {
     notes: Arc<Mutex<Notes>>,
     /// Pulls that wait for a commit.
     pub pulls: Arc<Pulls>,
+    /// Those that commits wait for.
+    pub arrivals: Arrivals,
     clock: Clock,
     service: ServiceTime,
 }
@@ -133,6 +142,7 @@ impl Db {
         let health = Arc::new(Health::default());
         let notes = Arc::default();
         let pulls = Arc::default();
+        let arrivals = Arrivals::default();
         if !writable {
             health.failed.store(true, Ordering::Relaxed);
         }
@@ -146,6 +156,7 @@ impl Db {
             health: health.clone(),
             notes: Arc::clone(&notes),
             pulls: Arc::clone(&pulls),
+            arrivals: arrivals.clone(),
             dir: dir.to_owned(),
         };
         let writer =
@@ -158,6 +169,7 @@ impl Db {
             health,
             notes,
             pulls,
+            arrivals,
             clock: clock.clone(),
             service,
         })
@@ -354,14 +366,14 @@ struct Writer {
     health: Arc<Health>,
     notes: Arc<Mutex<Notes>>,
     pulls: Arc<Pulls>,
+    arrivals: Arrivals,
     dir: PathBuf,
 }
 
 impl Writer {
     fn run(&mut self, waiting: &Receiver<Box<dyn Work>>) {
         while let Ok(first) = waiting.recv() {
-            let mut batch = vec![first];
-            batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
+            let mut batch = self.gather(first, waiting);
             let commit = self.commit(&mut batch);
             let placed = self.shelf.take_placed();
             self.note_in_journal(commit.is_ok());
@@ -374,6 +386,24 @@ impl Writer {
             self.health.troubled.store(troubled, Ordering::Relaxed);
             for job in batch {
                 job.settle(commit.as_ref().copied().map_err(|error| error.kind));
+            }
+        }
+    }
+
+    /// Those who wait, and who is about to: a commit waits a moment for uploads that arrive just
+    /// now, so that they share its syncs. Who is alone does not wait.
+    fn gather(&self, first: Box<dyn Work>, waiting: &Receiver<Box<dyn Work>>) -> Vec<Box<dyn Work>> {
+        let mut batch = vec![first];
+        let began = (self.clock.monotonic)();
+        loop {
+            batch.extend(waiting.try_iter().take(BATCH_MAX - batch.len()));
+            if batch.len() == BATCH_MAX || !self.arrivals.any((self.clock.monotonic)()) {
+                return batch;
+            }
+            let left = (began + ALL_WITHIN).saturating_sub((self.clock.monotonic)());
+            match waiting.recv_timeout(left.min(NEXT_WITHIN)) {
+                Ok(next) => batch.push(next),
+                Err(_) => return batch,
             }
         }
     }

@@ -267,8 +267,19 @@ pub(super) fn weigh(
     Ok(verdict)
 }
 
-/// The right to remove blobs of a directory, or, `shared`, to rely on them all staying.
-pub(super) fn lock_collection(dir: &std::path::Path, shared: bool) -> Result<File> {
+/// The right to remove blobs of a directory, or to rely on them all staying.
+pub(super) struct CollectionLock(File);
+
+impl Drop for CollectionLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread starts at this moment has the
+        // file open too, until it runs its own program.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes that right, for oneself or `shared`.
+pub(super) fn lock_collection(dir: &std::path::Path, shared: bool) -> Result<CollectionLock> {
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::OpenOptions::new()
         .create(true)
@@ -278,7 +289,7 @@ pub(super) fn lock_collection(dir: &std::path::Path, shared: bool) -> Result<Fil
         .open(dir.join("collection.lock"))?;
     let locked = if shared { file.try_lock_shared() } else { file.try_lock() };
     match locked {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(CollectionLock(file)),
         Err(std::fs::TryLockError::WouldBlock) => {
             Err(Kind::Unavailable.because("a collection or a backup is at work; try again when it is done"))
         }

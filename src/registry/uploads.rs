@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use super::arrivals::Arrivals;
 use super::blobs::{Blobs, Growing, UploadKey, discard};
 use super::db::lock;
 use super::{Clock, open_files_max, random};
@@ -18,10 +19,10 @@ use crate::names::{Algorithm, RepoName, UploadId};
 const OPEN_MAX: usize = 1_024;
 /// An upload that nobody touched for this long makes room for another one of its user's.
 const EVICT_AFTER: Duration = Duration::from_secs(600);
-
 pub(super) struct Uploads {
     open: Mutex<HashMap<UploadId, Arc<Session>>>,
     open_max: usize,
+    arrivals: Arrivals,
     clock: Clock,
 }
 
@@ -49,12 +50,13 @@ pub struct Upload {
     id: UploadId,
     session: Arc<Session>,
     holder: u64,
+    arrivals: Arrivals,
     clock: Clock,
 }
 
 impl Uploads {
     /// Takes stock of the files an earlier process of this boot left.
-    pub fn open(blobs: &Blobs, clock: &Clock) -> Result<Uploads> {
+    pub fn open(blobs: &Blobs, clock: &Clock, arrivals: Arrivals) -> Result<Uploads> {
         let mut open = HashMap::new();
         for left in blobs.uploads_left()? {
             let Some(id) = left.id else { continue };
@@ -69,7 +71,7 @@ impl Uploads {
             open.insert(id, Arc::new(session));
         }
         let open_max = usize::try_from(open_files_max() / 3).unwrap_or(OPEN_MAX).min(OPEN_MAX);
-        Ok(Uploads { open: Mutex::new(open), open_max, clock: clock.clone() })
+        Ok(Uploads { open: Mutex::new(open), open_max, arrivals, clock: clock.clone() })
     }
 
     pub fn begin(
@@ -101,7 +103,12 @@ impl Uploads {
             }
         }
         session.key.get_or_init(|| key);
-        Ok(Upload { id, session, holder: 1, clock: self.clock.clone() })
+        Ok(self.in_hand(id, session, 1))
+    }
+
+    fn in_hand(&self, id: UploadId, session: Arc<Session>, holder: u64) -> Upload {
+        self.arrivals.heard(&id, (self.clock.monotonic)());
+        Upload { id, session, holder, arrivals: self.arrivals.clone(), clock: self.clock.clone() }
     }
 
     /// Counts an upload among the open ones. Refuses one too many, unless abandoned ones can
@@ -151,7 +158,7 @@ impl Uploads {
             state.holder
         };
         session.key.get_or_init(|| key);
-        Ok(Upload { id: id.clone(), session, holder, clock: self.clock.clone() })
+        Ok(self.in_hand(id.clone(), session, holder))
     }
 
     /// Another user's upload, or another repository's, is one that does not exist.
@@ -236,6 +243,11 @@ impl Upload {
         self.session.user
     }
 
+    /// Its bytes are durable: it waits for a commit itself now.
+    pub(super) fn arrived(&self) {
+        self.arrivals.over(&self.id);
+    }
+
     pub fn id(&self) -> &UploadId {
         &self.id
     }
@@ -251,6 +263,7 @@ impl Upload {
     pub fn write(&self, frames: &[Bytes]) -> Result<u64> {
         let mut state = self.state()?;
         self.session.touch(&self.clock);
+        self.arrivals.heard(&self.id, (self.clock.monotonic)());
         let growing = state.growing.as_mut().ok_or(Kind::NotFound(Thing::Upload))?;
         match growing.write(frames) {
             Ok(()) => Ok(growing.bytes()),
