@@ -329,7 +329,7 @@ fn an_oci_layout_and_an_archive_of_docker_save_are_pushed_as_they_are() {
     }]});
     let blobs = dir.path().join("layout/blobs/sha256");
     std::fs::create_dir_all(&blobs).unwrap();
-    for bytes in [config.as_slice(), &layer, text.as_bytes()] {
+    for bytes in [config, &layer, text.as_bytes()] {
         std::fs::write(blobs.join(&sha256(bytes)["sha256:".len()..]), bytes).unwrap();
     }
     std::fs::write(dir.path().join("layout/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
