@@ -2,6 +2,8 @@
 //!
 //! The modules in reading order; ARCHITECTURE.md has the map.
 
+/// What a bundle holds, who sent it, and how that is signed.
+pub mod bundle;
 /// The command line.
 pub mod cli;
 /// File, environment and flags, resolved into plain fields.
