@@ -2,6 +2,8 @@
 //!
 //! The modules in reading order; ARCHITECTURE.md has the map.
 
+/// Archives of images, read: bytes in; blobs, and what they are called, out.
+pub mod archive;
 /// What a bundle holds, who sent it, and how that is signed.
 pub mod bundle;
 /// The command line.
@@ -10,6 +12,8 @@ pub mod cli;
 pub mod config;
 /// One error: a kind that decides the answer, a detail for the client, a cause for the log.
 pub mod error;
+/// Digests, computed.
+pub mod hash;
 /// HTTP: one route table a dialect, one function every request passes.
 pub mod http;
 /// What goes on by itself while the server runs.

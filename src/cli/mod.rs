@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod gc;
 mod image;
+mod import;
 mod print;
 mod progress;
 mod repo;
@@ -83,6 +84,8 @@ enum Verb {
     /// Images: list, show, remove
     #[command(subcommand)]
     Image(image::Image),
+    Import(import::ImportVerb),
+    Rollback(import::Rollback),
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Check(check::Check),
@@ -111,6 +114,8 @@ impl Cli {
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Tag(tag) => tag.run(&self.common),
             Verb::Image(image) => image.run(&self.common),
+            Verb::Import(import) => import.run(&self.common),
+            Verb::Rollback(rollback) => rollback.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
             Verb::Check(check) => check.run(&self.common),

@@ -1,0 +1,97 @@
+//! Imports, and the tags they moved.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::super::import::{ImportRow, Sender, TagMoved};
+use super::{digest_column, digest_or_null};
+use crate::error::Result;
+
+const COLUMNS: &str = "id, source, sender, sequence, imported_us, rolled_back_us,
+    (SELECT count(*) FROM import_tag WHERE import = import.id)";
+
+fn import_row(row: &Row) -> rusqlite::Result<ImportRow> {
+    Ok(ImportRow {
+        id: row.get(0)?,
+        source: row.get(1)?,
+        sender: row.get(2)?,
+        sequence: row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned),
+        imported_us: row.get(4)?,
+        rolled_back_us: row.get(5)?,
+        tags: super::size_column(row, 6)?,
+    })
+}
+
+/// The newest imports.
+pub fn imports(tx: &Connection, limit: u32) -> Result<Vec<ImportRow>> {
+    let mut statement =
+        tx.prepare_cached(&format!("SELECT {COLUMNS} FROM import ORDER BY id DESC LIMIT ?1"))?;
+    let rows = statement.query_map([limit], import_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub fn import(tx: &Connection, id: i64) -> Result<Option<ImportRow>> {
+    let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM import WHERE id = ?1"))?;
+    Ok(statement.query_row([id], import_row).optional()?)
+}
+
+pub fn import_insert(
+    tx: &Connection,
+    source: &str,
+    sender: &Sender,
+    by: Option<i64>,
+    now_us: i64,
+) -> Result<i64> {
+    Ok(tx
+        .prepare_cached(
+            "INSERT INTO import (source, sender, sequence, imported_by, imported_us)
+             VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+        )?
+        .query_row(
+            params![source, sender.name, sender.sequence.map(u64::cast_signed), by, now_us],
+            |row| row.get(0),
+        )?)
+}
+
+/// Forgets all but the newest.
+pub fn imports_forget(tx: &Connection, keep: u32) -> Result<()> {
+    tx.prepare_cached(
+        "DELETE FROM import WHERE id <= (SELECT id FROM import ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+    )?
+    .execute([keep])?;
+    Ok(())
+}
+
+pub fn import_set_rolled_back(tx: &Connection, id: i64, now_us: i64) -> Result<()> {
+    tx.prepare_cached("UPDATE import SET rolled_back_us = ?2 WHERE id = ?1")?.execute(params![id, now_us])?;
+    Ok(())
+}
+
+pub fn import_tag_insert(tx: &Connection, import: i64, moved: &TagMoved) -> Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO import_tag (import, repo, tag, before, after) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        import,
+        moved.repo,
+        moved.tag,
+        moved.before.as_ref().map(crate::names::Digest::as_str),
+        moved.digest.as_str()
+    ])?;
+    Ok(())
+}
+
+/// The tags an import moved, by name.
+pub fn import_tags(tx: &Connection, import: i64) -> Result<Vec<TagMoved>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT repo, tag, before, after FROM import_tag WHERE import = ?1 ORDER BY repo, tag",
+    )?;
+    let rows = statement.query_map([import], |row| {
+        Ok(TagMoved {
+            repo: row.get(0)?,
+            tag: row.get(1)?,
+            before: digest_or_null(row, 2)?,
+            digest: digest_column(row, 3)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
