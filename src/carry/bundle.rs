@@ -6,48 +6,15 @@ use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use crate::bundle::{self, Base, BlobLine, Document, ManifestLine, TagLine, blob_path};
 use crate::client::{Fetched, Selection, Wanted};
 use crate::error::{Kind, Result};
 use crate::manifest::{self, OCI_INDEX};
-use crate::names::{Digest, RepoName};
+use crate::names::{Digest, RepoName, Tag};
 
 /// Blocks of a tar file, and how many zero ones end it.
 const BLOCK: u64 = 512;
 const END_BLOCKS: usize = 2;
-
-pub const DOCUMENT: &str = "outport/bundle.json";
-
-#[derive(Serialize)]
-struct Document {
-    version: u32,
-    made: String,
-    tags: Vec<TagRow>,
-    manifests: Vec<Row>,
-    blobs: Vec<Row>,
-    base: Base,
-}
-
-#[derive(Serialize)]
-struct TagRow {
-    repo: String,
-    tag: String,
-    digest: Digest,
-}
-
-#[derive(Serialize)]
-struct Row {
-    digest: Digest,
-    size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    media_type: Option<&'static str>,
-    repos: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Base {
-    blobs: Vec<Row>,
-    manifests: Vec<Row>,
-}
 
 /// A part of the stream.
 pub enum Part {
@@ -68,11 +35,10 @@ pub struct Layout {
 }
 
 /// Lays a bundle out. `had` says what the site has already, which is named and not carried.
-pub fn lay_out(selection: &Selection, made: &str, had: &dyn Fn(&Digest) -> bool) -> Result<Layout> {
+pub fn lay_out(selection: &Selection, had: &dyn Fn(&Digest) -> bool) -> Result<Layout> {
     let carried: Vec<&(Wanted, Vec<RepoName>)> =
         selection.blobs.iter().filter(|(wanted, _)| !had(&wanted.digest)).collect();
-    let document = document(selection, made, had);
-    let is_delta = !(document.base.blobs.is_empty() && document.base.manifests.is_empty());
+    let document = document(selection, had);
     let mut layout = Layout {
         parts: Vec::new(),
         blobs: Vec::new(),
@@ -80,18 +46,18 @@ pub fn lay_out(selection: &Selection, made: &str, had: &dyn Fn(&Digest) -> bool)
         manifests: document.manifests.len() as u64,
         tags: document.tags.len() as u64,
     };
-    layout.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    layout.file(DOCUMENT, &text(&document)?)?;
-    layout.file("index.json", &text(&index(selection))?)?;
-    let archive = if is_delta { Vec::new() } else { docker_archive(selection) };
+    layout.file(bundle::OCI_LAYOUT, bundle::OCI_LAYOUT_BYTES)?;
+    layout.file(bundle::DOCUMENT, &document.bytes()?)?;
+    layout.file(bundle::INDEX, &text(&index(selection))?)?;
+    let archive = if document.base.is_empty() { docker_archive(selection) } else { Vec::new() };
     if !archive.is_empty() {
-        layout.file("manifest.json", &text(&archive)?)?;
+        layout.file(bundle::DOCKER_LIST, &text(&archive)?)?;
     }
     for (fetched, _) in selection.manifests.iter().filter(|(fetched, _)| !had(&fetched.digest)) {
-        layout.file(&path(&fetched.digest), &fetched.bytes)?;
+        layout.file(&blob_path(&fetched.digest), &fetched.bytes)?;
     }
     for (wanted, _) in carried {
-        layout.known(header(&path(&wanted.digest), wanted.size)?);
+        layout.known(header(&blob_path(&wanted.digest), wanted.size)?);
         layout.parts.push(Part::Blob);
         layout.bytes += wanted.size;
         layout.blobs.push(wanted.clone());
@@ -118,36 +84,40 @@ impl Layout {
     }
 }
 
-fn document(selection: &Selection, made: &str, had: &dyn Fn(&Digest) -> bool) -> Document {
-    let repos = |repos: &[RepoName]| repos.iter().map(|repo| repo.full().to_owned()).collect();
-    let manifest = |(fetched, places): &(Fetched, Vec<RepoName>)| Row {
+fn document(selection: &Selection, had: &dyn Fn(&Digest) -> bool) -> Document {
+    let sorted = |repos: &[RepoName]| {
+        let mut repos = repos.to_vec();
+        repos.sort_by(|one, next| one.full().cmp(next.full()));
+        repos
+    };
+    let manifest = |(fetched, repos): &(Fetched, Vec<RepoName>)| ManifestLine {
         digest: fetched.digest.clone(),
         size: fetched.bytes.len() as u64,
-        media_type: Some(fetched.manifest.media_type),
-        repos: repos(places),
+        media_type: fetched.manifest.media_type.to_owned(),
+        repos: sorted(repos),
     };
-    let blob = |(wanted, places): &(Wanted, Vec<RepoName>)| Row {
+    let blob = |(wanted, repos): &(Wanted, Vec<RepoName>)| BlobLine {
         digest: wanted.digest.clone(),
         size: wanted.size,
-        media_type: None,
-        repos: repos(places),
+        repos: sorted(repos),
     };
-    let (base_manifests, manifests) =
-        selection.manifests.iter().map(manifest).partition(|row: &Row| had(&row.digest));
-    let (base_blobs, blobs) = selection.blobs.iter().map(blob).partition(|row: &Row| had(&row.digest));
-    let tag = |(repo, tag, digest): &(RepoName, crate::names::Tag, Digest)| TagRow {
-        repo: repo.full().to_owned(),
-        tag: tag.to_string(),
+    let tag = |(repo, tag, digest): &(RepoName, Tag, Digest)| TagLine {
+        repo: repo.clone(),
+        tag: tag.clone(),
         digest: digest.clone(),
     };
-    Document {
-        version: 1,
-        made: made.to_owned(),
-        tags: selection.tags.iter().map(tag).collect(),
-        manifests,
-        blobs,
-        base: Base { blobs: base_blobs, manifests: base_manifests },
+    let (mut base, mut manifests, mut blobs) = (Base::default(), Vec::new(), Vec::new());
+    for line in selection.manifests.iter().map(manifest) {
+        if had(&line.digest) { base.manifests.push(line) } else { manifests.push(line) }
     }
+    for line in selection.blobs.iter().map(blob) {
+        if had(&line.digest) { base.blobs.push(line) } else { blobs.push(line) }
+    }
+    base.manifests.sort_by(|one, next| one.digest.as_str().cmp(next.digest.as_str()));
+    base.blobs.sort_by(|one, next| one.digest.as_str().cmp(next.digest.as_str()));
+    let mut tags: Vec<TagLine> = selection.tags.iter().map(tag).collect();
+    tags.sort_by(|one, next| (one.repo.full(), one.tag.as_str()).cmp(&(next.repo.full(), next.tag.as_str())));
+    Document::new(tags, manifests, blobs, base)
 }
 
 /// Whatever nothing else lists is an image of its own here, under its names if it has any.
@@ -209,14 +179,10 @@ fn docker_archive(selection: &Selection) -> Vec<serde_json::Value> {
         let config = fetched.manifest.config.as_ref()?;
         let layers = manifest::blob_sizes(&fetched.bytes).into_iter().map(|(digest, _)| digest);
         let layers: Vec<String> =
-            layers.filter(|digest| digest != config).map(|digest| path(&digest)).collect();
-        Some(json!({"Config": path(config), "RepoTags": names, "Layers": layers}))
+            layers.filter(|digest| digest != config).map(|digest| blob_path(&digest)).collect();
+        Some(json!({"Config": blob_path(config), "RepoTags": names, "Layers": layers}))
     };
     images.iter().filter(|(fetched, _)| is_image(fetched)).filter_map(image).collect()
-}
-
-fn path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 fn text(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
-use super::bundle::{DOCUMENT, Layout, Part, lay_out};
+use super::bundle::{Layout, Part, lay_out};
 use crate::client::{Fetch, ImageName, Select, Selection, Wanted};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
@@ -14,8 +14,6 @@ use crate::names::Digest;
 
 /// What is read at once of what is had.
 const PIECE: usize = 256 << 10;
-/// Longest document that is gone on with.
-const DOCUMENT_MAX: u64 = 16 << 20;
 
 /// Where a bundle is written.
 pub enum To {
@@ -39,14 +37,14 @@ pub struct Pulled {
     pub base: u64,
 }
 
-/// Fetches what is named into a bundle. `made` is the time, RFC 3339; `had` says what the site has;
-/// `progress` hears of bytes done and of all.
+/// Fetches what is named into a bundle. `had` says what the site has; `progress` hears of bytes done
+/// and of all. The same images are the same bytes, so a file that an earlier run began is gone on
+/// with as far as it agrees.
 pub fn pull(
     runtime: &Runtime,
     select: &Select,
     names: &[ImageName],
     to: &To,
-    made: &str,
     had: &dyn Fn(&Digest) -> bool,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Pulled> {
@@ -65,7 +63,7 @@ pub fn pull(
     pulled.base = base(&selection) as u64;
     match to {
         To::Output => {
-            let layout = lay_out(&selection, made, had)?;
+            let layout = lay_out(&selection, had)?;
             drop(selection);
             let mut out = Stream { to: io::stdout().lock() };
             write(runtime, &layout, &mut out, &mut pulled, progress)?;
@@ -74,9 +72,7 @@ pub fn pull(
         To::File(path) => {
             let part = part_of(path);
             let mut out = Growing::open(&part)?;
-            // What an earlier run began says when it was made: the same bytes come again.
-            let made = out.made().unwrap_or_else(|| made.to_owned());
-            let layout = lay_out(&selection, &made, had)?;
+            let layout = lay_out(&selection, had)?;
             drop(selection);
             write(runtime, &layout, &mut out, &mut pulled, progress)?;
             out.finish(path)?;
@@ -222,22 +218,6 @@ impl Growing {
         })?;
         let length = file.metadata()?.len();
         Ok(Growing { path: path.to_owned(), file, length, at: 0 })
-    }
-
-    /// When the bundle that was begun here was made.
-    fn made(&self) -> Option<String> {
-        #[derive(serde::Deserialize)]
-        struct Document {
-            made: String,
-        }
-        let mut archive = tar::Archive::new(&self.file);
-        let entry = archive
-            .entries()
-            .ok()?
-            .take(2)
-            .filter_map(io::Result::ok)
-            .find(|entry| entry.path_bytes() == DOCUMENT.as_bytes() && entry.size() <= DOCUMENT_MAX)?;
-        serde_json::from_reader::<_, Document>(entry).ok().map(|document| document.made)
     }
 
     fn cut(&mut self, at: u64) -> Result<()> {

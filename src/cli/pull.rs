@@ -62,11 +62,9 @@ impl Pull {
             false => To::File(self.output.clone()),
         };
         let runtime = runtime()?;
-        let made = super::print::when(super::now_us());
         let mut progress = Progress::default();
-        let outcome = pull(&runtime, &select, &names, &to, &made, &|_| false, &mut |done, all| {
-            progress.bytes(done, all)
-        });
+        let outcome =
+            pull(&runtime, &select, &names, &to, &|_| false, &mut |done, all| progress.bytes(done, all));
         progress.clear();
         let done = outcome?;
         let sentence = format!(
