@@ -14,6 +14,9 @@ mod image;
 mod import;
 mod print;
 mod progress;
+mod pull;
+mod push;
+mod remote;
 mod repo;
 mod scrub;
 mod serve;
@@ -92,6 +95,8 @@ enum Verb {
     Backup(backup::Backup),
     Restore(backup::Restore),
     Rebuild(backup::Rebuild),
+    Pull(pull::Pull),
+    Push(push::Push),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -122,6 +127,8 @@ impl Cli {
             Verb::Backup(backup) => backup.run(&self.common),
             Verb::Restore(restore) => restore.run(&self.common),
             Verb::Rebuild(rebuild) => rebuild.run(&self.common),
+            Verb::Pull(pull) => pull.run(&self.common),
+            Verb::Push(push) => push.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -176,6 +183,11 @@ fn registry_options(config: &Config) -> Result<Options> {
         scrub_period: Duration::from_secs(config.scrub.days.saturating_mul(86_400)),
         retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
     })
+}
+
+/// The wall clock, in microseconds since 1970.
+fn now_us() -> i64 {
+    (Clock::system().wall_us)()
 }
 
 /// A repository with a tag or a digest, as clients name images; without either `latest`.
