@@ -369,6 +369,28 @@ pub fn index_platforms(index: &[u8]) -> Vec<(Digest, Platform)> {
     index.manifests.iter().filter_map(child).collect()
 }
 
+/// What buildkit attests lies in the index beside its image, as something for no platform.
+/// Which digest is about which.
+pub fn index_attestations(index: &[u8]) -> Vec<(Digest, Digest)> {
+    #[derive(Deserialize)]
+    struct Index {
+        #[serde(default)]
+        manifests: Vec<Child>,
+    }
+    #[derive(Deserialize)]
+    struct Child {
+        digest: String,
+        #[serde(default)]
+        annotations: serde_json::Value,
+    }
+    let Ok(index) = serde_json::from_slice::<Index>(index) else { return Vec::new() };
+    let about = |child: &Child| {
+        let image = child.annotations["vnd.docker.reference.digest"].as_str()?;
+        Some((Digest::parse(&child.digest).ok()?, Digest::parse(image).ok()?))
+    };
+    index.manifests.iter().filter_map(about).collect()
+}
+
 /// The platform that an image's config names.
 pub fn config_platform(config: &[u8]) -> Platform {
     Platform::of(&serde_json::from_slice(config).unwrap_or_default())

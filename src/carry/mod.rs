@@ -1,6 +1,5 @@
 //! Between archives and other registries, without a registry of ours.
 
-mod bundle;
 mod pull;
 mod push;
 

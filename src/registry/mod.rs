@@ -9,6 +9,7 @@ mod ballast;
 mod blobs;
 mod catalog;
 mod db;
+mod export;
 mod failures;
 mod gc;
 mod grants;
@@ -49,6 +50,7 @@ pub use backup::Backup;
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use db::PagesChecked;
+pub use export::{Choose, Export, ImagePattern};
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet};
@@ -266,6 +268,19 @@ impl Registry {
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
     pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
+        let (row, body, counted) = self.manifest_checked(repo, reference)?;
+        if let Some(repo_uuid) = counted {
+            self.db.pulls.count(&repo_uuid);
+        }
+        Ok((row, body))
+    }
+
+    /// The same, and nobody counts it: with the UUID of the repository that would, for an image.
+    fn manifest_checked(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<(ManifestRow, Vec<u8>, Option<String>)> {
         let (id, row, (body, repo_uuid, is_image)) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
             Ok((id, row, sql::manifest_content(tx, id)?))
@@ -275,10 +290,7 @@ impl Registry {
             self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
             return Err(Kind::NotFound(Thing::Manifest).into());
         }
-        if is_image {
-            self.db.pulls.count(&repo_uuid);
-        }
-        Ok((row, body))
+        Ok((row, body, is_image.then_some(repo_uuid)))
     }
 
     /// The size of a blob this repository holds, in bytes. Blocks while there are suspects.

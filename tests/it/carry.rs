@@ -2,8 +2,8 @@
 
 use crate::binary::{BINARY, complained, outport, said};
 use crate::harness::{OCI_INDEX, PASSWORD, Site, Wishes, manifest, noise, sha256};
-use outport::carry::{To, pull};
-use outport::client::{Client, Host, ImageName, Login, Options, Select};
+use outport::bundle::Inventory;
+use outport::names::Digest;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -261,22 +261,16 @@ fn a_delta_says_what_the_registry_must_have_and_is_taken_once_it_has() {
     let text = manifest(&config, 2, &[(&shared, 6), (&new, layer.len())], "");
     assert_eq!(depot.site.put_manifest("acme/app", "1.1", &text).status, 201);
 
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut options = Options::usual();
-    let login = Login::Password { user: "admin".into(), password: PASSWORD.into() };
-    options.logins.give(Host::parse(&depot.site.address.to_string()).unwrap(), login);
-    let select = Select {
-        client: Client::new(options).unwrap(),
-        mirrors: Vec::new(),
-        https: false,
-        platforms: Vec::new(),
-        referrers: true,
-    };
-    let name = ImageName::parse(&format!("{}/acme/app:1.1", depot.site.address)).unwrap();
+    let mut pages = vec![Vec::new(), old.iter().map(|digest| Digest::parse(digest).unwrap()).collect()];
+    let have = Inventory::of_pages(|| Ok(pages.pop().unwrap())).unwrap();
+    std::fs::write(depot.file("have.json"), have.bytes().unwrap()).unwrap();
     let delta = depot.file("delta.tar");
-    let had = |digest: &outport::names::Digest| old.contains(&digest.to_string());
-    let done = pull(&runtime, &select, &[name], &To::File(delta.clone()), &had, &mut |_, _| ()).unwrap();
-    assert_eq!((done.blobs, done.base, done.bytes < 10_000), (1, 2, true), "{done:?}");
+    let name = format!("{}/acme/app:1.1", depot.site.address);
+    let have = depot.file("have.json");
+    let args = ["pull", &name, "-o", delta.to_str().unwrap(), "--have", have.to_str().unwrap()];
+    let done = ran(depot.dir.path(), &args);
+    assert_eq!((&done["pulled"]["blobs"], &done["pulled"]["base"]), (&json!(1), &json!(2)));
+    assert!(std::fs::metadata(&delta).unwrap().len() < 10_000);
 
     let there = Site::new();
     let to = there.address.to_string();
