@@ -40,6 +40,22 @@ pub struct Naming {
 }
 
 impl Naming {
+    /// From what people write: `NAME[:TAG]`, or a prefix, or neither.
+    pub fn parse(name: Option<&str>, prefix: Option<&str>) -> Result<Naming> {
+        let mut naming = Naming::default();
+        if let Some(name) = name {
+            let (repo, tag) = match name.split_once(':') {
+                Some((repo, tag)) => (repo, Some(Tag::parse(tag)?)),
+                None => (name, None),
+            };
+            (naming.repo, naming.tag) = (Some(RepoName::parse(repo)?), tag);
+        }
+        if let Some(prefix) = prefix {
+            naming.prefix = Some(RepoName::parse(prefix.trim_end_matches('/'))?);
+        }
+        Ok(naming)
+    }
+
     /// What a repository of the archive is called here.
     pub fn under(&self, repo: &RepoName) -> Result<RepoName> {
         match &self.prefix {

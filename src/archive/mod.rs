@@ -118,7 +118,8 @@ impl Archive {
 pub fn key(digest: &Digest) -> Key {
     let mut key = [0; 32];
     for (byte, pair) in key.iter_mut().zip(digest.hex().as_bytes().chunks_exact(2)) {
-        let nibble = |letter: u8| char::from(letter).to_digit(16).unwrap_or_default() as u8;
+        // A digest is lower-case hex.
+        let nibble = |letter: u8| if letter <= b'9' { letter - b'0' } else { letter - b'a' + 10 };
         *byte = nibble(pair[0]) << 4 | nibble(pair[1]);
     }
     key
@@ -131,7 +132,7 @@ pub fn key(digest: &Digest) -> Key {
 pub fn read(from: impl Read + Send, taker: &mut dyn Taker) -> Result<Archive> {
     let mut tar = Tar::new(unpack(from)?);
     let mut reading = Reading::new(taker);
-    while let Some(entry) = tar.next()? {
+    while let Some(entry) = tar.entry()? {
         reading.entry(&entry, &mut tar)?;
     }
     reading.finish()

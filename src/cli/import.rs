@@ -9,7 +9,6 @@ use super::print::{short, when};
 use super::progress::Progress;
 use crate::archive::{self, Naming, unreadable};
 use crate::error::{Kind, Result, Thing};
-use crate::names::{RepoName, Tag};
 use crate::registry::{Arrived, ImportBy, ImportRow, Registry, RolledBack, TagMoved};
 
 /// Take in images from archives: OCI layouts, docker save, bundles; plain, gzip or zstd
@@ -41,7 +40,7 @@ pub struct Rollback {
 
 impl ImportVerb {
     pub fn run(self, common: &Common) -> Result<()> {
-        let naming = self.naming()?;
+        let naming = Naming::parse(self.name.as_deref(), self.repo.as_deref())?;
         let registry = common.open()?;
         for source in &self.source {
             let outcome = import(&registry, source, naming.clone(), self.dry_run);
@@ -54,21 +53,6 @@ impl ImportVerb {
             common.say(&shown, || sentences(&arrived, self.dry_run));
         }
         Ok(())
-    }
-
-    fn naming(&self) -> Result<Naming> {
-        let mut naming = Naming::default();
-        if let Some(name) = &self.name {
-            let (repo, tag) = match name.split_once(':') {
-                Some((repo, tag)) => (repo, Some(Tag::parse(tag)?)),
-                None => (name.as_str(), None),
-            };
-            (naming.repo, naming.tag) = (Some(RepoName::parse(repo)?), tag);
-        }
-        if let Some(prefix) = &self.repo {
-            naming.prefix = Some(RepoName::parse(prefix.trim_end_matches('/'))?);
-        }
-        Ok(naming)
     }
 }
 

@@ -72,7 +72,9 @@ pub struct Import<'r> {
 /// Who sent a bundle.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Sender {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
 }
 
@@ -94,6 +96,7 @@ pub struct TagMoved {
     pub tag: String,
     pub digest: Digest,
     /// What it named before; none if it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Digest>,
 }
 
@@ -101,6 +104,7 @@ pub struct TagMoved {
 #[derive(Debug, Clone, Serialize)]
 pub struct Arrived {
     /// What `outport rollback` calls it; none if no tag was moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
     pub sender: Sender,
     pub images: u64,
@@ -487,8 +491,7 @@ impl Import<'_> {
             });
         }
         let blobs = &self.registry.blobs;
-        let named = self.registry.db.read(|tx| whole.check(tx, &|digest| self::whole(tx, blobs, digest)));
-        named
+        self.registry.db.read(|tx| whole.check(tx, &|digest| self::whole(tx, blobs, digest)))
     }
 }
 

@@ -303,3 +303,66 @@ fn an_import_that_was_cut_off_goes_on_where_it_was() {
     is_pulled(&site, "acme/app", "1", &image);
     assert_eq!(site.uploads_left(), 0);
 }
+
+#[test]
+fn who_may_push_imports_over_http_and_only_where_they_may() {
+    let site = Site::new();
+    let (own, other) = (image(120), image(130));
+    let send = |bytes: &[u8]| site.ask("POST", "/import").by("bob").chunked(bytes, 10_000).send();
+    let answer = send(&gzip(&layout(&[(&own, "bob/app:1")], false).end()));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let said = answer.json();
+    assert_eq!((said["tags"][0]["repo"].as_str(), said["images"].as_u64()), (Some("bob/app"), Some(1)));
+    is_pulled(&site, "bob/app", "1", &own);
+
+    let both = layout(&[(&other, "bob/app:2"), (&other, "acme/app:1")], true).end();
+    assert_eq!(send(&both).status, 403);
+    assert_eq!(site.get("/v2/bob/app/manifests/2").status, 404, "none of it");
+    let answer = site.ask("POST", "/import?repo=bob/from").by("bob").body(&both).send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    is_pulled(&site, "bob/from/acme/app", "1", &other);
+    assert_eq!(site.ask("POST", "/import").by_nobody().body(&both).send().status, 401);
+    let answer = send(&both[..both.len() / 2]);
+    assert_eq!(answer.status, 400);
+    assert!(answer.json()["error"].as_str().unwrap().contains("ends too early"));
+}
+
+#[test]
+fn naming_a_blob_that_one_may_not_read_does_not_open_it() {
+    let site = Site::new();
+    let secret = noise(4_000, 140);
+    site.push_image("acme/secret", "1", &secret);
+    let image = Image::of(&[&secret]);
+    let mut tar = Tarball::default().file("index.json", &index(&[image.descriptor("bob/app:1")]));
+    for (path, bytes) in &image.blobs()[..2] {
+        tar = tar.file(path, bytes);
+    }
+    let answer = site.ask("POST", "/import").by("bob").body(&tar.clone().end()).send();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(answer.json()["error"].as_str().unwrap().contains(&sha256(&secret)));
+    // Who has its bytes may send them.
+    let answer =
+        site.ask("POST", "/import").by("bob").body(&tar.file(&image.blobs()[2].0, &secret).end()).send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn nothing_is_collected_while_an_import_is_at_work_and_what_it_leaves_is_collected_later() {
+    use outport::registry::Collect;
+    use std::time::Duration;
+    let site = Site::new();
+    let collect = || site.registry.collect(Collect { grace: Duration::ZERO, dry_run: false }, |_| {});
+    let layer = noise(9 << 20, 150);
+    let bytes = layout(&[(&Image::of(&[&layer]), "acme/app:1")], true).end();
+    let mut stopped =
+        site.registry.import_begin(ImportBy::default(), Naming::default(), false, |_| {}).unwrap();
+    archive::read(&bytes[..], &mut stopped).unwrap();
+    assert_eq!(collect().unwrap_err().kind, Kind::Unavailable);
+    // It was stopped here; what it had committed is nobody's.
+    drop(stopped);
+    assert!(site.blob_path(&sha256(&layer)).exists());
+    site.hands.advance(Duration::from_secs(10));
+    collect().unwrap();
+    assert!(!site.blob_path(&sha256(&layer)).exists());
+    assert_eq!(site.uploads_left(), 0);
+}
