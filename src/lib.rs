@@ -4,6 +4,8 @@
 
 /// Archives of images, read: bytes in; blobs, and what they are called, out.
 pub mod archive;
+/// What a bundle holds, who sent it, and how that is signed.
+pub mod bundle;
 /// The command line.
 pub mod cli;
 /// File, environment and flags, resolved into plain fields.

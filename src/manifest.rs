@@ -75,6 +75,8 @@ pub struct Manifest {
     pub annotations: Option<String>,
 }
 
+type Descriptors = Few<Object<Descriptor>, DESCRIPTORS_MAX>;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
@@ -82,9 +84,9 @@ struct Body {
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Object<Descriptor>>,
-    layers: Option<Few<Object<Descriptor>>>,
-    manifests: Option<Few<Object<Descriptor>>>,
-    blobs: Option<Few<Object<Descriptor>>>,
+    layers: Option<Descriptors>,
+    manifests: Option<Descriptors>,
+    blobs: Option<Descriptors>,
     fs_layers: Option<IgnoredAny>,
     subject: Option<Object<Descriptor>>,
     annotations: Option<FewPairs>,
@@ -123,20 +125,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// A list that stops being read once it is too long, not when it is in memory.
-struct Few<T>(Vec<T>);
+#[derive(Default)]
+pub struct Few<T, const MAX: usize>(pub Vec<T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Few<T>, D::Error> {
-        struct Counted<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Counted<T> {
-            type Value = Few<T>;
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Few<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Few<T, MAX>, D::Error> {
+        struct Counted<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX> {
+            type Value = Few<T, MAX>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                write!(f, "a list of at most {DESCRIPTORS_MAX}")
+                write!(f, "a list of at most {MAX}")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Few<T>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Few<T, MAX>, A::Error> {
                 let mut few = Vec::new();
                 while let Some(item) = list.next_element()? {
-                    if few.len() == DESCRIPTORS_MAX {
+                    if few.len() == MAX {
                         return Err(A::Error::invalid_length(few.len() + 1, &self));
                     }
                     few.push(item);
@@ -144,7 +147,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
                 Ok(Few(few))
             }
         }
-        from.deserialize_seq(Counted(PhantomData))
+        from.deserialize_seq(Counted::<T, MAX>(PhantomData))
     }
 }
 
@@ -209,7 +212,7 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
         return Err(invalid("a manifest must have \"schemaVersion\": 2"));
     }
     // From here on lists are as long as they may be, and objects are objects.
-    let list = |few: Option<Few<Object<Descriptor>>>| {
+    let list = |few: Option<Descriptors>| {
         few.map(|few| few.0.into_iter().map(|object| object.0).collect::<Vec<Descriptor>>())
     };
     let (config, layers) = (body.config.map(|object| object.0), list(body.layers));

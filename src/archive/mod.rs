@@ -8,7 +8,6 @@
 
 mod contents;
 mod docker;
-mod document;
 mod source;
 mod tar;
 
@@ -17,12 +16,12 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use crate::bundle::{DOCUMENT, DOCUMENT_BYTES_MAX, SIGNATURE, SIGNATURE_BYTES_MAX};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
 use crate::names::Digest;
 
 pub use contents::{Content, Naming, Plan, Planned, strip_host};
-pub use document::{Base, Document, Item};
 pub use source::{Volumes, unpack, unreadable, volumes};
 pub use tar::{Entry, Form, Tar};
 
@@ -31,11 +30,8 @@ const ENTRIES_MAX: usize = 100_000;
 /// Most files that are called by a path and not by their digest, and links: of `docker save`, two
 /// or three a layer.
 const NAMED_MAX: usize = 10_000;
-/// Longest of the files that say what is in an archive, in bytes; that of a bundle has a line for
-/// each blob.
+/// Longest of the files that say what is in an archive, in bytes.
 const JSON_BYTES_MAX: u64 = 4 << 20;
-const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
-const SIGNATURE_BYTES_MAX: u64 = 4 << 10;
 /// What is kept of images' own JSON files from before 2016, all together, in bytes.
 const V1_BYTES_MAX: usize = 4 << 20;
 /// How many links may lie between a name and its file.
@@ -197,8 +193,6 @@ pub fn read_dir(dir: &Path, taker: &mut dyn Taker) -> Result<Archive> {
     reading.finish()
 }
 
-const DOCUMENT: &str = "outport/bundle.json";
-const SIGNATURE: &str = "outport/bundle.sig";
 /// Deepest directory: archives have `blobs/sha256`.
 const DIR_DEPTH_MAX: usize = 16;
 
@@ -291,13 +285,13 @@ impl<'a> Reading<'a> {
                 if !archive.blobs.is_empty() || !archive.files.is_empty() || archive.index.is_some() {
                     return Err(refused(format!("{path} must come before what it speaks of")));
                 }
-                archive.document = Some(small(path, DOCUMENT_BYTES_MAX, from)?);
+                archive.document = Some(small(path, DOCUMENT_BYTES_MAX as u64, from)?);
             }
             SIGNATURE => {
                 if self.told || archive.document.is_none() {
                     return Err(refused(format!("{path} must follow the document it signs")));
                 }
-                archive.signature = Some(small(path, SIGNATURE_BYTES_MAX, from)?);
+                archive.signature = Some(small(path, SIGNATURE_BYTES_MAX as u64, from)?);
             }
             "index.json" => {
                 archive.index = Some(small(path, JSON_BYTES_MAX, from)?);

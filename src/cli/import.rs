@@ -9,7 +9,7 @@ use super::print::{short, when};
 use super::progress::Progress;
 use crate::archive::{self, Naming, unreadable};
 use crate::error::{Kind, Result, Thing};
-use crate::registry::{Arrived, ImportBy, ImportRow, Registry, RolledBack, TagMoved};
+use crate::registry::{Allow, Arrived, ImportAsk, ImportBy, ImportRow, Registry, RolledBack, TagMoved};
 
 /// Take in images from archives: OCI layouts, docker save, bundles; plain, gzip or zstd
 #[derive(Debug, Args)]
@@ -23,6 +23,9 @@ pub struct ImportVerb {
     /// Comes before every repository that the archives name
     #[arg(long, value_name = "PREFIX", conflicts_with = "name")]
     repo: Option<String>,
+    /// Take it although the site trusts keys: unsigned, older or replayed
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    allow: Vec<String>,
     /// Read and check, say what would appear, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -41,9 +44,11 @@ pub struct Rollback {
 impl ImportVerb {
     pub fn run(self, common: &Common) -> Result<()> {
         let naming = Naming::parse(self.name.as_deref(), self.repo.as_deref())?;
+        let allow = Allow::parse(&self.allow)?;
+        let ask = ImportAsk { by: ImportBy::default(), naming, allow, dry_run: self.dry_run };
         let registry = common.open()?;
         for source in &self.source {
-            let outcome = import(&registry, source, naming.clone(), self.dry_run);
+            let outcome = import(&registry, source, ask.clone());
             let arrived = outcome.map_err(|error| match self.source.len() {
                 1 => error,
                 // Which of them; those before it are done.
@@ -56,7 +61,7 @@ impl ImportVerb {
     }
 }
 
-fn import(registry: &Registry, source: &Path, naming: Naming, dry_run: bool) -> Result<Arrived> {
+fn import(registry: &Registry, source: &Path, ask: ImportAsk) -> Result<Arrived> {
     let all = match source.as_os_str() == "-" || source.is_dir() {
         true => None,
         false => Some(bytes_of(source)?),
@@ -70,7 +75,7 @@ fn import(registry: &Registry, source: &Path, naming: Naming, dry_run: bool) -> 
             None => progress.count(come),
         }
     };
-    let mut import = registry.import_begin(ImportBy::default(), naming, dry_run, told)?;
+    let mut import = registry.import_begin(ask, told)?;
     let outcome = match source.as_os_str() == "-" {
         true => archive::read(std::io::stdin(), &mut import),
         false => archive::read_path(source, &mut import),

@@ -12,7 +12,7 @@ use super::reply::{self, Reply};
 use super::route::{Asked, Dialect, Identified, Route, routes};
 use crate::archive::{self, Naming};
 use crate::error::{Error, Kind, Result};
-use crate::registry::{Access, ImportBy};
+use crate::registry::{Access, Allow, ImportAsk, ImportBy};
 
 pub static DIALECT: Dialect = Dialect {
     name: "gap",
@@ -34,11 +34,13 @@ async fn import(mut call: Call) -> Result<Reply> {
     let (name, prefix) = (call.query("as"), call.query("repo"));
     let naming = Naming::parse(name.as_deref(), prefix.as_deref())?;
     let permit = call.app.import_permit()?;
+    let allow: Vec<_> = call.query_all("allow").collect();
     let by = ImportBy { user: Some(call.user()?.clone()) };
+    let ask = ImportAsk { by, naming, allow: Allow::parse(&allow)?, dry_run: false };
     let (app, caller) = (call.app.clone(), call.caller().clone());
     let arrived = call
         .feed(permit, move |registry, body| {
-            let mut import = registry.import_begin(by, naming, false, |_| {})?;
+            let mut import = registry.import_begin(ask, |_| {})?;
             let archive = archive::read(body, &mut import)?;
             // Only now is it known where to.
             import.finish(&archive, "POST /import", |repo| auth::permit(&app, &caller, Access::Push, repo))
