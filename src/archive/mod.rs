@@ -151,6 +151,33 @@ pub fn read_path(path: &Path, taker: &mut dyn Taker) -> Result<Archive> {
     })
 }
 
+/// What a file seems to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A bundle of ours: its document is among the first entries.
+    Bundle,
+    /// A tar archive.
+    Archive,
+    /// Something else, or not to be read.
+    Nothing,
+}
+
+/// What a file seems to be, by how it begins.
+pub fn find(path: &Path) -> Found {
+    let look = || -> Result<Found> {
+        let mut tar = Tar::new(unpack(Volumes::new(volumes(path)?).0)?);
+        for _ in 0..2 {
+            match tar.entry()? {
+                Some(entry) if entry.path == DOCUMENT => return Ok(Found::Bundle),
+                Some(_) => {}
+                None => return Ok(Found::Nothing),
+            }
+        }
+        Ok(Found::Archive)
+    };
+    look().unwrap_or(Found::Nothing)
+}
+
 /// Reads an archive that was unpacked into a directory. Links are not followed by the file system.
 pub fn read_dir(dir: &Path, taker: &mut dyn Taker) -> Result<Archive> {
     let mut reading = Reading::new(taker);

@@ -36,7 +36,7 @@ async fn import(mut call: Call) -> Result<Reply> {
     let permit = call.app.import_permit()?;
     let allow: Vec<_> = call.query_all("allow").collect();
     let by = ImportBy { user: Some(call.user()?.clone()) };
-    let ask = ImportAsk { by, naming, allow: Allow::parse(&allow)?, dry_run: false };
+    let ask = ImportAsk { by, naming, allow: Allow::parse(&allow)?, ..ImportAsk::default() };
     let (app, caller) = (call.app.clone(), call.caller().clone());
     let arrived = call
         .feed(permit, move |registry, body| {

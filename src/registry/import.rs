@@ -88,6 +88,8 @@ pub struct ImportAsk {
     pub by: ImportBy,
     pub naming: Naming,
     pub allow: Allow,
+    /// Only what a trusted key signed, even if none is trusted.
+    pub signed_only: bool,
     /// Read and check, and write nothing.
     pub dry_run: bool,
 }
@@ -106,6 +108,7 @@ pub struct Import<'r> {
     heads: HashMap<Key, [u8; 4]>,
     sender: Sender,
     allow: Allow,
+    signed_only: bool,
     /// The key whose sequence this import uses up; set once it was looked at who sent the archive.
     vouched: Option<Option<KeyName>>,
     done: Brought,
@@ -159,6 +162,8 @@ pub struct Arrived {
     pub brought: Brought,
     /// Images that an index lists for other platforms, which the archive does not hold.
     pub absent: Vec<Digest>,
+    #[serde(skip)]
+    pub is_bundle: bool,
 }
 
 /// An import, for a list.
@@ -210,6 +215,7 @@ impl Registry {
             heads: HashMap::new(),
             sender: Sender::default(),
             allow: ask.allow,
+            signed_only: ask.signed_only,
             vouched: None,
             done: Brought::default(),
             told: Box::new(told),
@@ -364,6 +370,7 @@ impl Import<'_> {
             tags: Vec::new(),
             brought: self.done.clone(),
             absent: whole.plan.absent.clone(),
+            is_bundle: archive.document.is_some(),
         };
         self.check_whole(&whole)?;
         if self.dry.is_some() {
@@ -453,7 +460,10 @@ impl Import<'_> {
 
     /// What nobody vouches for is taken where no keys are trusted.
     fn check_unsigned(&self) -> Result<Option<KeyName>> {
-        match self.allow.unsigned || self.registry.trusted_keys()?.is_empty() {
+        if self.allow.unsigned {
+            return Ok(None);
+        }
+        match !self.signed_only && self.registry.trusted_keys()?.is_empty() {
             true => Ok(None),
             false => Err(Kind::Denied.because(
                 "the archive is not signed, and this site takes what is signed by keys it trusts; \

@@ -17,6 +17,7 @@ mod bombs;
 mod cli;
 mod damage;
 mod flips;
+mod folder;
 mod gc;
 mod gc_model;
 mod hostile;
