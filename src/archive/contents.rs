@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
 
-use super::document::Document;
 use super::{Archive, docker, refused};
+use crate::bundle::Document;
 use crate::error::{Error, Result};
 use crate::manifest::{self, MANIFEST_BYTES_MAX, is_index};
 use crate::names::{Digest, RepoName, Tag};
@@ -40,6 +40,22 @@ pub struct Naming {
 }
 
 impl Naming {
+    /// From what people write: `NAME[:TAG]`, or a prefix, or neither.
+    pub fn parse(name: Option<&str>, prefix: Option<&str>) -> Result<Naming> {
+        let mut naming = Naming::default();
+        if let Some(name) = name {
+            let (repo, tag) = match name.split_once(':') {
+                Some((repo, tag)) => (repo, Some(Tag::parse(tag)?)),
+                None => (name, None),
+            };
+            (naming.repo, naming.tag) = (Some(RepoName::parse(repo)?), tag);
+        }
+        if let Some(prefix) = prefix {
+            naming.prefix = Some(RepoName::parse(prefix.trim_end_matches('/'))?);
+        }
+        Ok(naming)
+    }
+
     /// What a repository of the archive is called here.
     pub fn under(&self, repo: &RepoName) -> Result<RepoName> {
         match &self.prefix {
@@ -61,11 +77,26 @@ pub struct Planned {
 /// What is to appear, all at once.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// Those that others list come first.
+    /// Those that others list come first; after so many that the archive brought come those that
+    /// a delta builds upon, which are here.
     pub manifests: Vec<Planned>,
+    pub carried: usize,
     pub tags: Vec<(RepoName, Tag, Digest)>,
     /// Images that an index lists and the archive does not hold: of other platforms.
     pub absent: Vec<Digest>,
+}
+
+impl Plan {
+    fn add(&mut self, digest: &Digest, media_type: &str, repos: &[RepoName], naming: &Naming) -> Result<()> {
+        for repo in repos {
+            self.manifests.push(Planned {
+                repo: naming.under(repo)?,
+                digest: digest.clone(),
+                media_type: Some(media_type.to_owned()),
+            });
+        }
+        Ok(())
+    }
 }
 
 /// An image that the archive names, or not.
@@ -126,30 +157,29 @@ impl Archive {
                 "it is a bundle, whose images have names; --repo PREFIX puts one before them",
             ));
         }
-        for item in document.manifests.iter().chain(&document.blobs) {
-            match self.bytes(&item.digest) {
-                None => {
-                    return Err(refused(format!("its document names {}, which is not in it", item.digest)));
-                }
-                Some(_) => check_size(content, &item.digest, item.size)?,
+        let manifests = document.manifests.iter().map(|line| (&line.digest, line.size));
+        for (digest, size) in manifests.chain(document.blobs.iter().map(|line| (&line.digest, line.size))) {
+            match self.bytes(digest) {
+                None => return Err(refused(format!("its document names {digest}, which is not in it"))),
+                Some(_) => check_size(content, digest, size)?,
             }
         }
         if self.blobs() > document.manifests.len() + document.blobs.len() {
             return Err(refused("it holds more than its document names"));
         }
         let mut plan = Plan::default();
-        let under = |repo: &RepoName| naming.under(repo);
-        for item in &document.manifests {
-            for repo in &item.repos {
-                let media_type = item.media_type.clone();
-                plan.manifests.push(Planned { repo: under(repo)?, digest: item.digest.clone(), media_type });
-            }
+        for line in &document.manifests {
+            plan.add(&line.digest, &line.media_type, &line.repos, naming)?;
+        }
+        plan.carried = plan.manifests.len();
+        for line in &document.base.manifests {
+            plan.add(&line.digest, &line.media_type, &line.repos, naming)?;
         }
         if plan.manifests.len() > MANIFESTS_MAX || document.tags.len() > NAMES_MAX {
             return Err(refused(format!("it names more than {MANIFESTS_MAX} manifests or {NAMES_MAX} tags")));
         }
-        for (repo, tag, digest) in &document.tags {
-            plan.tags.push((under(repo)?, tag.clone(), digest.clone()));
+        for line in &document.tags {
+            plan.tags.push((naming.under(&line.repo)?, line.tag.clone(), line.digest.clone()));
         }
         Ok(plan)
     }
@@ -249,6 +279,7 @@ impl Planning<'_> {
                 self.root(root, &repo)?;
             }
         }
+        self.plan.carried = self.plan.manifests.len();
         Ok(self.plan)
     }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::archive::{self, Content, Document, Key, Naming, Plan, Taker, key};
+use crate::archive::{self, Content, Key, Naming, Plan, Taker, key};
+use crate::bundle::Document;
 use crate::client::{Begun, Client, Endpoint, Remote, Upload};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::{Hash, digest_of};
@@ -264,13 +265,12 @@ impl Sending<'_> {
     /// What a delta builds upon must be there.
     fn check_base(&mut self, document: &Document) -> Result<()> {
         let mut asked = Vec::new();
-        let lists = [(&document.base.manifests, true), (&document.base.blobs, false)];
-        for (items, is_manifest) in lists {
-            for item in items {
-                for repo in &item.repos {
-                    let repo = self.push.naming.under(repo)?;
-                    asked.push((item.digest.clone(), self.remote(&repo)?, is_manifest));
-                }
+        let manifests = document.base.manifests.iter().map(|line| (&line.digest, &line.repos, true));
+        let blobs = document.base.blobs.iter().map(|line| (&line.digest, &line.repos, false));
+        for (digest, repos, is_manifest) in manifests.chain(blobs) {
+            for repo in repos {
+                let repo = self.push.naming.under(repo)?;
+                asked.push((digest.clone(), self.remote(&repo)?, is_manifest));
             }
         }
         let missing = self.there(asked, false)?;

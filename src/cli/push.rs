@@ -5,14 +5,12 @@ use serde_json::json;
 use std::path::PathBuf;
 
 use super::Common;
-use super::import::called;
 use super::progress::Progress;
 use super::remote::{RemoteArgs, parse_rate, runtime};
 use crate::archive::Naming;
 use crate::carry::{Push as Pushing, Sessions};
 use crate::client::Endpoint;
 use crate::error::{Kind, Result, Thing};
-use crate::names::RepoName;
 
 /// Send bundles, OCI layouts or archives of docker save to any registry; again if it broke off
 #[derive(Debug, Args)]
@@ -40,14 +38,8 @@ impl Push {
         let (host, prefix) = rest.split_once('/').map_or((rest, ""), |(host, prefix)| (host, prefix));
         let host = if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") };
         let to = Endpoint::parse(&host, !self.remote.insecure_http)?;
-        let prefix = prefix.trim_end_matches('/');
-        let mut naming = Naming {
-            prefix: Some(prefix).filter(|prefix| !prefix.is_empty()).map(RepoName::parse).transpose()?,
-            ..Naming::default()
-        };
-        if let Some(name) = &self.name {
-            (naming.repo, naming.tag) = called(name)?;
-        }
+        let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
+        let naming = Naming::parse(self.name.as_deref(), prefix)?;
         let input = self.files.iter().any(|file| file.as_os_str() == "-");
         if input && self.remote.password_stdin {
             return Err(Kind::Invalid(Thing::User).because(

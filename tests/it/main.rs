@@ -19,6 +19,7 @@ mod cli;
 mod client;
 mod damage;
 mod flips;
+mod folder;
 mod gc;
 mod gc_model;
 mod hostile;
