@@ -139,6 +139,11 @@ impl Upload {
             }
             return Ok(());
         }
+        if self.held.is_empty() {
+            // At once, and not by doubling.
+            let left = usize::try_from(self.size - self.at).unwrap_or(CHUNK_MAX);
+            self.held.reserve(left.min(self.chunk.min(CHUNK_MAX) + bytes.len()));
+        }
         self.held.extend_from_slice(&bytes);
         if self.chunk > CHUNK_MAX {
             return self.go_whole().await;
