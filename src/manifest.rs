@@ -39,6 +39,9 @@ const MEDIA_TYPES: [(&str, Shape); 5] = [
     (OCI_ARTIFACT, Shape::Artifact),
 ];
 
+/// The media types that are asked for where any will do.
+pub const ACCEPTED: [&str; 5] = [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST, OCI_ARTIFACT];
+
 /// What clients that do not know better send as a Content-Type. The body decides then.
 const GENERIC_TYPES: [&str; 5] =
     ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"];
@@ -75,6 +78,8 @@ pub struct Manifest {
     pub annotations: Option<String>,
 }
 
+type Descriptors = Few<Object<Descriptor>, DESCRIPTORS_MAX>;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
@@ -82,9 +87,9 @@ struct Body {
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Object<Descriptor>>,
-    layers: Option<Few<Object<Descriptor>>>,
-    manifests: Option<Few<Object<Descriptor>>>,
-    blobs: Option<Few<Object<Descriptor>>>,
+    layers: Option<Descriptors>,
+    manifests: Option<Descriptors>,
+    blobs: Option<Descriptors>,
     fs_layers: Option<IgnoredAny>,
     subject: Option<Object<Descriptor>>,
     annotations: Option<FewPairs>,
@@ -123,20 +128,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// A list that stops being read once it is too long, not when it is in memory.
-struct Few<T>(Vec<T>);
+#[derive(Default)]
+pub struct Few<T, const MAX: usize>(pub Vec<T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Few<T>, D::Error> {
-        struct Counted<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Counted<T> {
-            type Value = Few<T>;
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Few<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Few<T, MAX>, D::Error> {
+        struct Counted<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX> {
+            type Value = Few<T, MAX>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                write!(f, "a list of at most {DESCRIPTORS_MAX}")
+                write!(f, "a list of at most {MAX}")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Few<T>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Few<T, MAX>, A::Error> {
                 let mut few = Vec::new();
                 while let Some(item) = list.next_element()? {
-                    if few.len() == DESCRIPTORS_MAX {
+                    if few.len() == MAX {
                         return Err(A::Error::invalid_length(few.len() + 1, &self));
                     }
                     few.push(item);
@@ -144,7 +150,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
                 Ok(Few(few))
             }
         }
-        from.deserialize_seq(Counted(PhantomData))
+        from.deserialize_seq(Counted::<T, MAX>(PhantomData))
     }
 }
 
@@ -209,7 +215,7 @@ pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest> {
         return Err(invalid("a manifest must have \"schemaVersion\": 2"));
     }
     // From here on lists are as long as they may be, and objects are objects.
-    let list = |few: Option<Few<Object<Descriptor>>>| {
+    let list = |few: Option<Descriptors>| {
         few.map(|few| few.0.into_iter().map(|object| object.0).collect::<Vec<Descriptor>>())
     };
     let (config, layers) = (body.config.map(|object| object.0), list(body.layers));
@@ -275,6 +281,15 @@ pub fn is_index(media_type: &str) -> bool {
     MEDIA_TYPES.iter().any(|(name, shape)| *name == media_type && *shape == Shape::Index)
 }
 
+/// The blobs that a manifest names, with the sizes it gives: its config first, then layers in
+/// order. None for what does not parse; [`read`] says why.
+pub fn blob_sizes(manifest: &[u8]) -> Vec<(Digest, u64)> {
+    let Ok(Object::<Body>(body)) = serde_json::from_slice(manifest) else { return Vec::new() };
+    let lists = [body.layers, body.blobs].into_iter().flatten().flat_map(|list| list.0);
+    let all = body.config.into_iter().chain(lists);
+    all.filter_map(|Object(descriptor)| Some((descriptor.digest().ok()?, descriptor.size))).collect()
+}
+
 /// Where an image runs, as far as it says so; empty where it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Platform {
@@ -300,6 +315,40 @@ impl Platform {
     }
 }
 
+impl Platform {
+    /// `linux/arm64` or `linux/arm/v7`, as people name what they want.
+    pub fn parse(text: &str) -> Result<Platform> {
+        let words: Vec<&str> = text.split('/').collect();
+        let fits = |word: &&str| {
+            !word.is_empty() && word.len() <= PLATFORM_WORD_MAX && word.bytes().all(|b| b.is_ascii_graphic())
+        };
+        if !(2..=3).contains(&words.len()) || !words.iter().all(fits) {
+            return Err(Kind::Invalid(Thing::Request)
+                .because(format!("{text:.100} is no platform; one is like linux/arm64 or linux/arm/v7")));
+        }
+        Ok(Platform {
+            os: words[0].to_owned(),
+            architecture: words[1].to_owned(),
+            variant: words.get(2).map(|&word| word.to_owned()),
+            os_version: None,
+        })
+    }
+
+    /// Whether somebody who wants this is served by that: without a variant any will do.
+    pub fn takes(&self, other: &Platform) -> bool {
+        self.os == other.os
+            && self.architecture == other.architecture
+            && (self.variant.is_none() || self.variant == other.variant)
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
 /// Longest word of a platform that is shown, in characters.
 const PLATFORM_WORD_MAX: usize = 64;
 
@@ -322,6 +371,28 @@ pub fn index_platforms(index: &[u8]) -> Vec<(Digest, Platform)> {
         Some((Digest::parse(digest).ok()?, Platform::of(words)))
     };
     index.manifests.iter().filter_map(child).collect()
+}
+
+/// What buildkit attests lies in the index beside its image, as something for no platform.
+/// Which digest is about which.
+pub fn index_attestations(index: &[u8]) -> Vec<(Digest, Digest)> {
+    #[derive(Deserialize)]
+    struct Index {
+        #[serde(default)]
+        manifests: Vec<Child>,
+    }
+    #[derive(Deserialize)]
+    struct Child {
+        digest: String,
+        #[serde(default)]
+        annotations: serde_json::Value,
+    }
+    let Ok(index) = serde_json::from_slice::<Index>(index) else { return Vec::new() };
+    let about = |child: &Child| {
+        let image = child.annotations["vnd.docker.reference.digest"].as_str()?;
+        Some((Digest::parse(&child.digest).ok()?, Digest::parse(image).ok()?))
+    };
+    index.manifests.iter().filter_map(about).collect()
 }
 
 /// The platform that an image's config names.

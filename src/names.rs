@@ -205,6 +205,32 @@ impl serde::Serialize for Digest {
     }
 }
 
+/// What is in a document is parsed as what clients send is.
+macro_rules! read_as_text {
+    ($($name:ty),*) => {$(
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<$name, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+                <$name>::parse(&text).map_err(|error| serde::de::Error::custom(error.detail()))
+            }
+        }
+    )*};
+}
+read_as_text!(Digest, RepoName, Tag);
+
+/// As the one name it is stored under.
+impl serde::Serialize for RepoName {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.serialize_str(self.full())
+    }
+}
+
+impl serde::Serialize for Tag {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
 /// Lower-case hex of some bytes.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;

@@ -11,8 +11,12 @@ mod check;
 mod config;
 mod gc;
 mod image;
+mod import;
 mod print;
 mod progress;
+mod pull;
+mod push;
+mod remote;
 mod repo;
 mod scrub;
 mod serve;
@@ -83,12 +87,16 @@ enum Verb {
     /// Images: list, show, remove
     #[command(subcommand)]
     Image(image::Image),
+    Import(import::ImportVerb),
+    Rollback(import::Rollback),
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Check(check::Check),
     Backup(backup::Backup),
     Restore(backup::Restore),
     Rebuild(backup::Rebuild),
+    Pull(pull::Pull),
+    Push(push::Push),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -111,12 +119,16 @@ impl Cli {
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Tag(tag) => tag.run(&self.common),
             Verb::Image(image) => image.run(&self.common),
+            Verb::Import(import) => import.run(&self.common),
+            Verb::Rollback(rollback) => rollback.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
             Verb::Check(check) => check.run(&self.common),
             Verb::Backup(backup) => backup.run(&self.common),
             Verb::Restore(restore) => restore.run(&self.common),
             Verb::Rebuild(rebuild) => rebuild.run(&self.common),
+            Verb::Pull(pull) => pull.run(&self.common),
+            Verb::Push(push) => push.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");

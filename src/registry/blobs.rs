@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/
 //!   uploads/ID.USER.ALGORITHM.REPO   bytes that arrived; nobody's until they are committed
+//!   uploads/import.ID                bytes that an archive brings, locked while they come
 //!   blobs/sha256/HEX                 whole, synced, named by what it holds
 //!   blobs/sha512/HEX
 //!   quarantine/ALGORITHM-HEX         taken out of service, until a push heals it
@@ -22,6 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result, Thing};
+use crate::hash::Hash;
 use crate::names::{Algorithm, Digest, RepoName, UploadId, hex};
 
 /// How many bytes one checksum covers.
@@ -36,13 +38,16 @@ pub enum Piece {
 }
 
 impl Piece {
-    const fn bytes(self) -> usize {
+    pub(super) const fn bytes(self) -> usize {
         match self {
             Piece::Full => 4 * CHUNK_BYTES,
             Piece::Small => CHUNK_BYTES,
         }
     }
 }
+
+/// How files in `uploads/` begin that belong to an import.
+const IMPORT: &str = "import.";
 
 /// Most slices one `writev` takes; Linux allows 1024.
 const SLICES_MAX: usize = 256;
@@ -127,6 +132,35 @@ impl Blobs {
         let path = self.uploads().join(key.file_name(algorithm));
         let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Growing::new(file, path, algorithm))
+    }
+
+    /// A file for a blob that an archive brings. Locked for as long as somebody writes it, which
+    /// tells it from what a process left that was killed.
+    pub fn import_new(&self, algorithm: Algorithm) -> Result<Growing> {
+        let mut random = [0; 16];
+        super::random(&mut random)?;
+        let path = self.uploads().join(format!("{IMPORT}{}", hex(&random)));
+        let dir = File::open(self.uploads())?;
+        dir.lock_shared()?;
+        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        file.lock()?;
+        Ok(Growing::new(file, path, algorithm))
+    }
+
+    /// Removes what imports left that were killed.
+    pub fn imports_clear(&self) -> Result<()> {
+        let dir = File::open(self.uploads())?;
+        // Nobody is between making a file and locking it.
+        dir.lock()?;
+        for entry in std::fs::read_dir(self.uploads())? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(IMPORT.as_bytes())
+                && File::open(entry.path())?.try_lock().is_ok()
+            {
+                discard(&entry.path());
+            }
+        }
+        Ok(())
     }
 
     /// A file for a blob that a backup brings.
@@ -417,42 +451,6 @@ pub(super) fn write_again(path: &Path) -> Result<()> {
     }
 }
 
-/// A running hash of one of the two algorithms.
-enum Hash {
-    Sha256(Box<sha2::Sha256>),
-    Sha512(Box<sha2::Sha512>),
-}
-
-impl Hash {
-    fn new(algorithm: Algorithm) -> Hash {
-        match algorithm {
-            Algorithm::Sha256 => Hash::Sha256(Box::default()),
-            Algorithm::Sha512 => Hash::Sha512(Box::default()),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Hash::Sha256(hash) => hash.update(bytes),
-            Hash::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    fn digest(&mut self) -> Digest {
-        match self {
-            Hash::Sha256(hash) => Digest::of_hash(Algorithm::Sha256, &hash.finalize_reset()),
-            Hash::Sha512(hash) => Digest::of_hash(Algorithm::Sha512, &hash.finalize_reset()),
-        }
-    }
-}
-
-/// The digest of bytes that are in memory.
-pub(super) fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
-    let mut hash = Hash::new(algorithm);
-    hash.update(bytes);
-    hash.digest()
-}
-
 /// CRC32C of each 64 KiB of a stream.
 #[derive(Default)]
 struct Crcs {
@@ -565,22 +563,32 @@ impl Growing {
     /// tried again on the same file, for the kernel forgets what it could not write.
     /// The file is gone after any failure.
     pub fn seal(mut self, digest: &Digest) -> Result<Sealed> {
-        let outcome = self.expect(digest.algorithm()).and_then(|()| {
-            if self.hash.digest() != *digest {
-                return Err(Error::from(Kind::DigestMismatch));
-            }
-            Ok(rustix::fs::fdatasync(&self.file)?)
+        let outcome = self.expect(digest.algorithm()).and_then(|()| match self.hash.digest() == *digest {
+            true => Ok(()),
+            false => Err(Error::from(Kind::DigestMismatch)),
         });
-        if let Err(error) = outcome {
-            self.discard();
-            return Err(error);
+        match outcome {
+            Ok(()) => self.seal_as(digest.clone()),
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
         }
-        Ok(Sealed {
-            path: Some(self.path),
-            digest: digest.clone(),
-            bytes: self.bytes,
-            crcs: self.crcs.finish(),
-        })
+    }
+
+    /// The digest of all that was written, once: then it is [`Growing::seal_as`]'s turn.
+    pub fn digest(&mut self) -> Digest {
+        self.hash.digest()
+    }
+
+    /// Syncs the bytes under a digest that was checked or computed.
+    pub fn seal_as(self, digest: Digest) -> Result<Sealed> {
+        if let Err(error) = rustix::fs::fdatasync(&self.file) {
+            self.discard();
+            return Err(error.into());
+        }
+        let (bytes, crcs) = (self.bytes, self.crcs.finish());
+        Ok(Sealed { path: Some(self.path), digest, bytes, crcs, _file: self.file })
     }
 
     /// Removes the file.
@@ -597,6 +605,8 @@ pub(super) struct Sealed {
     pub digest: Digest,
     pub bytes: u64,
     pub crcs: Vec<u8>,
+    /// Open, because an import's file is locked until it has its name.
+    _file: File,
 }
 
 impl Drop for Sealed {

@@ -9,10 +9,12 @@ mod ballast;
 mod blobs;
 mod catalog;
 mod db;
+mod export;
 mod failures;
 mod gc;
 mod grants;
 mod images;
+mod import;
 mod index_v1;
 mod journal;
 mod leases;
@@ -30,6 +32,7 @@ mod services;
 mod sql;
 mod suspects;
 mod tokens;
+mod trust;
 mod uploads;
 mod vfs;
 
@@ -39,18 +42,23 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, Thing};
+use crate::hash::digest_of;
 use crate::manifest;
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
-use blobs::{Blobs, digest_of};
+use blobs::Blobs;
 use db::{Db, Write};
 
 pub use backup::Backup;
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use db::PagesChecked;
+pub use export::{Choose, Export, ImagePattern};
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet};
+pub use import::{
+    Allow, Arrived, Brought, Import, ImportAsk, ImportBy, ImportRow, RolledBack, Sender, TagMoved,
+};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
@@ -62,6 +70,7 @@ pub use retention::Rule;
 pub use scrub::{Read, Scrubbed, Wanted};
 pub use services::{Service, ServiceMade, ServiceRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
+pub use trust::TrustedKey;
 pub use uploads::Upload;
 
 /// Where time comes from. A test hands in its own.
@@ -265,6 +274,19 @@ impl Registry {
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
     pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
+        let (row, body, counted) = self.manifest_checked(repo, reference)?;
+        if let Some(repo_uuid) = counted {
+            self.db.pulls.count(&repo_uuid);
+        }
+        Ok((row, body))
+    }
+
+    /// The same, and nobody counts it: with the UUID of the repository that would, for an image.
+    fn manifest_checked(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<(ManifestRow, Vec<u8>, Option<String>)> {
         let (id, row, (body, repo_uuid, is_image)) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
             Ok((id, row, sql::manifest_content(tx, id)?))
@@ -274,10 +296,7 @@ impl Registry {
             self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
             return Err(Kind::NotFound(Thing::Manifest).into());
         }
-        if is_image {
-            self.db.pulls.count(&repo_uuid);
-        }
-        Ok((row, body))
+        Ok((row, body, is_image.then_some(repo_uuid)))
     }
 
     /// The size of a blob this repository holds, in bytes. Blocks while there are suspects.
@@ -481,18 +500,12 @@ impl Registry {
         self.db.write(move |write| {
             let repo = repo_make(write, &push.repo, private, Some(user))?;
             let blobs = blobs_held(write.tx, &files, &push.repo, &read.blobs)?;
-            let (tx, stamp) = (write.tx, write.stamp(user));
-            let id = sql::manifest_upsert(tx, repo, &digest, &read, &push.body, stamp)?;
-            for blob in blobs {
-                sql::edge_insert(tx, id, blob)?;
-            }
-            for child in &read.children {
-                sql::child_insert(tx, id, child)?;
-            }
+            let stamp = write.stamp(user);
+            let id = manifest_set(write.tx, repo, &digest, &read, &push.body, &blobs, stamp)?;
             for tag in &tags {
-                sql::tag_set(tx, repo, tag, id, stamp)?;
+                sql::tag_set(write.tx, repo, tag, id, stamp)?;
             }
-            sql::repo_set_pushed(tx, repo, write.now_us)
+            sql::repo_set_pushed(write.tx, repo, write.now_us)
         })?;
         Ok(put)
     }
@@ -696,6 +709,26 @@ fn repo_make(write: &Write, name: &RepoName, private: bool, by: Option<i64>) -> 
     sql::repo_insert(write.tx, namespace, name, private, by, write.now_us)
 }
 
+/// Writes a manifest that was read, with the blobs it relies on, by their ids. Returns its id.
+fn manifest_set(
+    tx: &rusqlite::Connection,
+    repo: i64,
+    digest: &Digest,
+    read: &manifest::Manifest,
+    body: &[u8],
+    blobs: &[i64],
+    stamp: sql::Stamp,
+) -> Result<i64> {
+    let id = sql::manifest_upsert(tx, repo, digest, read, body, stamp)?;
+    for blob in blobs {
+        sql::edge_insert(tx, id, *blob)?;
+    }
+    for child in &read.children {
+        sql::child_insert(tx, id, child)?;
+    }
+    Ok(id)
+}
+
 /// The rows of blobs a repository holds; all of them, or `BlobMissing` naming some.
 fn blobs_held(
     tx: &rusqlite::Connection,
@@ -703,8 +736,6 @@ fn blobs_held(
     repo: &RepoName,
     digests: &[Digest],
 ) -> Result<Vec<i64>> {
-    /// How many missing blobs an error names.
-    const NAMED_MAX: usize = 5;
     let (mut held, mut missing) = (Vec::with_capacity(digests.len()), Vec::new());
     for digest in digests {
         match sql::blob_in_repo(tx, repo, digest)? {
@@ -715,13 +746,18 @@ fn blobs_held(
     if missing.is_empty() {
         return Ok(held);
     }
-    let more = match missing.len().saturating_sub(NAMED_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    missing.truncate(NAMED_MAX);
-    Err(Kind::BlobMissing
-        .because(format!("push these blobs to this repository first: {}{more}", missing.join(", "))))
+    Err(Kind::BlobMissing.because(format!("push these blobs to this repository first: {}", some(&missing))))
+}
+
+/// Some of these digests, and how many there are besides.
+fn some(missing: &[&str]) -> String {
+    /// How many missing blobs an error names.
+    const NAMED_MAX: usize = 5;
+    let named = missing[..missing.len().min(NAMED_MAX)].join(", ");
+    match missing.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 fn without_row(tx: &rusqlite::Connection, mut digests: Vec<Digest>) -> Result<Vec<Digest>> {

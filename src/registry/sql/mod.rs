@@ -5,6 +5,7 @@
 mod content;
 mod gc;
 mod images;
+mod imports;
 mod index_v1;
 mod journal;
 mod mlspace;
@@ -23,6 +24,7 @@ use crate::names::{Digest, Uuid};
 pub use content::*;
 pub use gc::*;
 pub use images::*;
+pub use imports::*;
 pub use index_v1::*;
 pub use journal::*;
 pub use mlspace::*;
