@@ -17,6 +17,7 @@ mod images;
 mod import;
 mod index_v1;
 mod journal;
+mod keys;
 mod leases;
 mod mlspace;
 mod orgs;
@@ -56,6 +57,7 @@ pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pat
 pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet};
 pub use import::{Arrived, Brought, Import, ImportBy, ImportRow, RolledBack, Sender, TagMoved};
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
+pub use keys::{KeyFile, TrustedKey};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
