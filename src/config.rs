@@ -141,6 +141,12 @@ settings! {
         retention: Vec<String> = vec![],
             "What goes by itself, as in \"ci/*:pr-* older 14d\", \"team/* keep 20\", \"* untagged 7d\". Ages count the time in service.";
     }
+    import Import PartialImport {
+        folder: Option<String> = None,
+            "A directory in which bundles are found, checked and taken in by themselves; a receipt is left beside each.";
+        unsigned: bool = false,
+            "Take in from the folder also what no trusted key signed, and any archive of images.";
+    }
     compat Compat PartialCompat {
         empty_tags_for_missing: bool = false,
             "Answer the tag list of a missing repository with an empty list instead of 404.";

@@ -1,12 +1,13 @@
 //! What goes on by itself while the server runs: each a verb of the registry, on a
 //! thread that may block, on a timer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::error::{Kind, Result};
+use crate::folder::Folder;
 use crate::registry::{Collect, Collected, Registry};
 
 /// How often abandoned uploads are looked for, and the directory is kept fit: in memory,
@@ -20,6 +21,10 @@ const ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a slice of the store is read again.
 const SCRUB_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the drop folder is looked into: a directory, and what changed in it. A bundle that is
+/// the same at two looks was copied whole.
+const FOLDER_EVERY: Duration = Duration::from_secs(10);
 
 /// Why upkeep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +72,34 @@ pub async fn run(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> En
         blocking(&registry, job).await;
         if registry.shall_end() {
             return Ended::Failed;
+        }
+    }
+}
+
+/// Looks into the drop folder until `stop` turns true. Apart from upkeep, for an import takes as
+/// long as it takes.
+pub async fn watch(registry: Arc<Registry>, folder: Folder, mut stop: watch::Receiver<bool>) {
+    let folder = Arc::new(Mutex::new(folder));
+    let mut timer = interval(FOLDER_EVERY);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut trouble = false;
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = timer.tick() => {}
+        }
+        let (registry, folder) = (registry.clone(), folder.clone());
+        let look = move || folder.lock().unwrap_or_else(PoisonError::into_inner).look(&registry);
+        let outcome = tokio::task::spawn_blocking(look).await;
+        // A folder that is not there is told of once: a stick comes and goes.
+        match outcome {
+            Ok(Ok(_)) => trouble = false,
+            Ok(Err(error)) if !trouble => {
+                tracing::warn!(%error, "the drop folder cannot be looked into");
+                trouble = true;
+            }
+            Ok(Err(_)) => {}
+            Err(error) => tracing::error!(%error, "a look into the drop folder panicked"),
         }
     }
 }

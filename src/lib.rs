@@ -16,6 +16,8 @@ pub mod client;
 pub mod config;
 /// One error: a kind that decides the answer, a detail for the client, a cause for the log.
 pub mod error;
+/// A directory in which bundles are found and taken in.
+pub mod folder;
 /// Digests, computed.
 pub mod hash;
 /// HTTP: one route table a dialect, one function every request passes.

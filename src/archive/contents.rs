@@ -1,18 +1,18 @@
 //! Which images an archive holds, and what they are to be called here.
 
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::document::Document;
 use super::{Archive, docker, refused};
+use crate::bundle::Document;
 use crate::error::{Error, Result};
 use crate::manifest::{self, MANIFEST_BYTES_MAX, is_index};
 use crate::names::{Digest, RepoName, Tag};
 
 /// Most manifests of one archive: all appear in one transaction.
-const MANIFESTS_MAX: usize = 20_000;
-/// Most repositories and tags likewise.
-const NAMES_MAX: usize = 10_000;
+const MANIFESTS_MAX: usize = 50_000;
+/// Most tags likewise.
+const NAMES_MAX: usize = 50_000;
 /// How deep indexes may lie in each other.
 const DEPTH_MAX: usize = 4;
 
@@ -40,6 +40,22 @@ pub struct Naming {
 }
 
 impl Naming {
+    /// From what people write: `NAME[:TAG]`, or a prefix, or neither.
+    pub fn parse(name: Option<&str>, prefix: Option<&str>) -> Result<Naming> {
+        let mut naming = Naming::default();
+        if let Some(name) = name {
+            let (repo, tag) = match name.split_once(':') {
+                Some((repo, tag)) => (repo, Some(Tag::parse(tag)?)),
+                None => (name, None),
+            };
+            (naming.repo, naming.tag) = (Some(RepoName::parse(repo)?), tag);
+        }
+        if let Some(prefix) = prefix {
+            naming.prefix = Some(RepoName::parse(prefix.trim_end_matches('/'))?);
+        }
+        Ok(naming)
+    }
+
     /// What a repository of the archive is called here.
     pub fn under(&self, repo: &RepoName) -> Result<RepoName> {
         match &self.prefix {
@@ -61,11 +77,26 @@ pub struct Planned {
 /// What is to appear, all at once.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// Those that others list come first.
+    /// Those that others list come first; after so many that the archive brought come those that
+    /// a delta builds upon, which are here.
     pub manifests: Vec<Planned>,
+    pub carried: usize,
     pub tags: Vec<(RepoName, Tag, Digest)>,
     /// Images that an index lists and the archive does not hold: of other platforms.
     pub absent: Vec<Digest>,
+}
+
+impl Plan {
+    fn add(&mut self, digest: &Digest, media_type: &str, repos: &[RepoName], naming: &Naming) -> Result<()> {
+        for repo in repos {
+            self.manifests.push(Planned {
+                repo: naming.under(repo)?,
+                digest: digest.clone(),
+                media_type: Some(media_type.to_owned()),
+            });
+        }
+        Ok(())
+    }
 }
 
 /// An image that the archive names, or not.
@@ -112,7 +143,8 @@ impl Archive {
         if roots.is_empty() {
             return Err(refused("it names no images"));
         }
-        Planning { content, plan: Plan::default(), done: HashSet::new() }.all(&roots, naming)
+        let (done, tags, absent) = (HashSet::new(), HashMap::new(), HashSet::new());
+        Planning { content, plan: Plan::default(), done, tags, absent }.all(&roots, naming)
     }
 
     fn plan_of_document(
@@ -126,30 +158,29 @@ impl Archive {
                 "it is a bundle, whose images have names; --repo PREFIX puts one before them",
             ));
         }
-        for item in document.manifests.iter().chain(&document.blobs) {
-            match self.bytes(&item.digest) {
-                None => {
-                    return Err(refused(format!("its document names {}, which is not in it", item.digest)));
-                }
-                Some(_) => check_size(content, &item.digest, item.size)?,
+        let manifests = document.manifests.iter().map(|line| (&line.digest, line.size));
+        for (digest, size) in manifests.chain(document.blobs.iter().map(|line| (&line.digest, line.size))) {
+            match self.bytes(digest) {
+                None => return Err(refused(format!("its document names {digest}, which is not in it"))),
+                Some(_) => check_size(content, digest, size)?,
             }
         }
         if self.blobs() > document.manifests.len() + document.blobs.len() {
             return Err(refused("it holds more than its document names"));
         }
         let mut plan = Plan::default();
-        let under = |repo: &RepoName| naming.under(repo);
-        for item in &document.manifests {
-            for repo in &item.repos {
-                let media_type = item.media_type.clone();
-                plan.manifests.push(Planned { repo: under(repo)?, digest: item.digest.clone(), media_type });
-            }
+        for line in &document.manifests {
+            plan.add(&line.digest, &line.media_type, &line.repos, naming)?;
+        }
+        plan.carried = plan.manifests.len();
+        for line in &document.base.manifests {
+            plan.add(&line.digest, &line.media_type, &line.repos, naming)?;
         }
         if plan.manifests.len() > MANIFESTS_MAX || document.tags.len() > NAMES_MAX {
             return Err(refused(format!("it names more than {MANIFESTS_MAX} manifests or {NAMES_MAX} tags")));
         }
-        for (repo, tag, digest) in &document.tags {
-            plan.tags.push((under(repo)?, tag.clone(), digest.clone()));
+        for line in &document.tags {
+            plan.tags.push((naming.under(&line.repo)?, line.tag.clone(), line.digest.clone()));
         }
         Ok(plan)
     }
@@ -160,27 +191,31 @@ impl Archive {
         if index.manifests.len() > MANIFESTS_MAX {
             return Err(refused(format!("its index.json lists more than {MANIFESTS_MAX} images")));
         }
-        let mut roots: Vec<Root> = Vec::new();
+        let (mut roots, mut known) = (Vec::<Root>::new(), HashMap::<String, usize>::new());
         for descriptor in index.manifests {
             let digest = parse_digest(&descriptor.digest)?;
             check_size(content, &digest, descriptor.size)?;
             let names = name_of(descriptor.annotations.as_ref())?;
-            match roots.iter_mut().find(|root| root.digest == digest) {
-                Some(root) => root.names.extend(names),
-                None => {
-                    let names = names.into_iter().collect();
-                    roots.push(Root { digest, media_type: descriptor.media_type, names });
-                }
+            if let Some(at) = known.get(digest.as_str()) {
+                roots[*at].names.extend(names);
+                continue;
             }
+            known.insert(digest.as_str().to_owned(), roots.len());
+            let names = names.into_iter().collect();
+            roots.push(Root { digest, media_type: descriptor.media_type, names });
         }
         // docker save lists names a second time; buildkit there alone.
-        if roots.iter().any(|root| root.names.is_empty()) {
-            for (config, tags) in docker::names(self)? {
-                let Some(config) = config else { continue };
-                for root in roots.iter_mut().filter(|root| root.names.is_empty()) {
-                    if config_of(content, root)?.as_ref() == Some(&config) {
-                        root.names = tags.iter().map(|tag| full_name(tag)).collect::<Result<_>>()?;
-                    }
+        let mut second: HashMap<String, Vec<String>> = HashMap::new();
+        for (config, tags) in docker::names(self)? {
+            if let Some(config) = config {
+                second.entry(config.as_str().to_owned()).or_default().extend(tags);
+            }
+        }
+        if !second.is_empty() {
+            for root in roots.iter_mut().filter(|root| root.names.is_empty()) {
+                let config = config_of(content, root)?;
+                if let Some(tags) = config.and_then(|config| second.get(config.as_str())) {
+                    root.names = tags.iter().map(|tag| full_name(tag)).collect::<Result<_>>()?;
                 }
             }
         }
@@ -200,11 +235,13 @@ struct Planning<'a> {
     plan: Plan,
     /// What is planned already: a repository and a digest.
     done: HashSet<(String, String)>,
+    /// What each tag is to name.
+    tags: HashMap<(String, String), Digest>,
+    absent: HashSet<String>,
 }
 
 impl Planning<'_> {
     fn all(mut self, roots: &[Root], naming: &Naming) -> Result<Plan> {
-        let mut homes: BTreeMap<String, Vec<RepoName>> = BTreeMap::new();
         // What is about an image lies where the image lies.
         let mut nameless = Vec::new();
         let named = roots.iter().filter(|root| !root.names.is_empty()).count();
@@ -220,23 +257,25 @@ impl Planning<'_> {
             };
             for (repo, tag) in names {
                 self.root(root, &repo)?;
-                homes.entry(root.digest.as_str().to_owned()).or_default().push(repo.clone());
                 if let Some(tag) = tag {
                     self.tag(repo, tag, &root.digest)?;
                 }
             }
         }
+        let mut homes: HashMap<String, Vec<RepoName>> = HashMap::new();
+        if !nameless.is_empty() {
+            for planned in &self.plan.manifests {
+                homes.entry(planned.digest.as_str().to_owned()).or_default().push(planned.repo.clone());
+            }
+        }
         for root in nameless {
             let subject = self.subject(root)?;
-            let planned = |subject: &Digest| {
-                let found = self.plan.manifests.iter().filter(|planned| planned.digest == *subject);
-                found.map(|planned| planned.repo.clone()).collect::<Vec<RepoName>>()
-            };
-            let mut repos = subject.as_ref().map(planned).unwrap_or_default();
+            let mut repos =
+                subject.and_then(|subject| homes.get(subject.as_str()).cloned()).unwrap_or_default();
             if repos.is_empty() {
                 match &naming.repo {
                     Some(repo) => repos.push(repo.clone()),
-                    None if self.done.iter().any(|(_, digest)| digest == root.digest.as_str()) => continue,
+                    None if homes.contains_key(root.digest.as_str()) => continue,
                     None => {
                         return Err(refused(format!(
                             "the image {} in it has no name; give it one with --as NAME:TAG",
@@ -249,6 +288,7 @@ impl Planning<'_> {
                 self.root(root, &repo)?;
             }
         }
+        self.plan.carried = self.plan.manifests.len();
         Ok(self.plan)
     }
 
@@ -290,8 +330,11 @@ impl Planning<'_> {
                         here += 1;
                         self.walk(&child, descriptor.media_type.as_deref(), repo, depth + 1)?;
                     }
-                    None if !self.plan.absent.contains(&child) => self.plan.absent.push(child),
-                    None => {}
+                    None => {
+                        if self.absent.insert(child.as_str().to_owned()) {
+                            self.plan.absent.push(child);
+                        }
+                    }
                 }
             }
         }
@@ -329,8 +372,8 @@ impl Planning<'_> {
         if self.plan.tags.len() >= NAMES_MAX {
             return Err(refused(format!("it names more than {NAMES_MAX} tags")));
         }
-        match self.plan.tags.iter().find(|(r, t, _)| *r == repo && *t == tag) {
-            Some((_, _, other)) if other != digest => {
+        match self.tags.insert((repo.full().to_owned(), tag.as_str().to_owned()), digest.clone()) {
+            Some(other) if other != *digest => {
                 Err(refused(format!("two images of it are both called {repo}:{tag}")))
             }
             Some(_) => Ok(()),

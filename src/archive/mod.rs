@@ -8,7 +8,6 @@
 
 mod contents;
 mod docker;
-mod document;
 mod source;
 mod tar;
 
@@ -17,25 +16,23 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use crate::bundle::{DOCUMENT, DOCUMENT_BYTES_MAX, LINES_MAX, SIGNATURE, SIGNATURE_BYTES_MAX};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
 use crate::names::Digest;
 
 pub use contents::{Content, Naming, Plan, Planned, strip_host};
-pub use document::{Base, Document, Item};
 pub use source::{Volumes, unpack, unreadable, volumes};
 pub use tar::{Entry, Form, Tar};
 
-/// Most entries of an archive. Each is remembered, in 50 bytes.
-const ENTRIES_MAX: usize = 100_000;
+/// Most entries of an archive: as many as a bundle's document may name, and some. Each is
+/// remembered, in 50 bytes.
+const ENTRIES_MAX: usize = 2 * LINES_MAX + 1_000;
 /// Most files that are called by a path and not by their digest, and links: of `docker save`, two
 /// or three a layer.
 const NAMED_MAX: usize = 10_000;
-/// Longest of the files that say what is in an archive, in bytes; that of a bundle has a line for
-/// each blob.
+/// Longest of the files that say what is in an archive, in bytes.
 const JSON_BYTES_MAX: u64 = 4 << 20;
-const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
-const SIGNATURE_BYTES_MAX: u64 = 4 << 10;
 /// What is kept of images' own JSON files from before 2016, all together, in bytes.
 const V1_BYTES_MAX: usize = 4 << 20;
 /// How many links may lie between a name and its file.
@@ -123,7 +120,8 @@ impl Archive {
 pub fn key(digest: &Digest) -> Key {
     let mut key = [0; 32];
     for (byte, pair) in key.iter_mut().zip(digest.hex().as_bytes().chunks_exact(2)) {
-        let nibble = |letter: u8| char::from(letter).to_digit(16).unwrap_or_default() as u8;
+        // A digest is lower-case hex.
+        let nibble = |letter: u8| if letter <= b'9' { letter - b'0' } else { letter - b'a' + 10 };
         *byte = nibble(pair[0]) << 4 | nibble(pair[1]);
     }
     key
@@ -136,7 +134,7 @@ pub fn key(digest: &Digest) -> Key {
 pub fn read(from: impl Read + Send, taker: &mut dyn Taker) -> Result<Archive> {
     let mut tar = Tar::new(unpack(from)?);
     let mut reading = Reading::new(taker);
-    while let Some(entry) = tar.next()? {
+    while let Some(entry) = tar.entry()? {
         reading.entry(&entry, &mut tar)?;
     }
     reading.finish()
@@ -157,6 +155,33 @@ pub fn read_path(path: &Path, taker: &mut dyn Taker) -> Result<Archive> {
         }
         _ => error,
     })
+}
+
+/// What a file seems to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A bundle of ours: its document is among the first entries.
+    Bundle,
+    /// A tar archive.
+    Archive,
+    /// Something else, or not to be read.
+    Nothing,
+}
+
+/// What a file seems to be, by how it begins.
+pub fn find(path: &Path) -> Found {
+    let look = || -> Result<Found> {
+        let mut tar = Tar::new(unpack(Volumes::new(volumes(path)?).0)?);
+        for _ in 0..2 {
+            match tar.entry()? {
+                Some(entry) if entry.path == DOCUMENT => return Ok(Found::Bundle),
+                Some(_) => {}
+                None => return Ok(Found::Nothing),
+            }
+        }
+        Ok(Found::Archive)
+    };
+    look().unwrap_or(Found::Nothing)
 }
 
 /// Reads an archive that was unpacked into a directory. Links are not followed by the file system.
@@ -201,8 +226,6 @@ pub fn read_dir(dir: &Path, taker: &mut dyn Taker) -> Result<Archive> {
     reading.finish()
 }
 
-const DOCUMENT: &str = "outport/bundle.json";
-const SIGNATURE: &str = "outport/bundle.sig";
 /// Deepest directory: archives have `blobs/sha256`.
 const DIR_DEPTH_MAX: usize = 16;
 
@@ -295,13 +318,20 @@ impl<'a> Reading<'a> {
                 if !archive.blobs.is_empty() || !archive.files.is_empty() || archive.index.is_some() {
                     return Err(refused(format!("{path} must come before what it speaks of")));
                 }
-                archive.document = Some(small(path, DOCUMENT_BYTES_MAX, from)?);
+                archive.document = Some(small(path, DOCUMENT_BYTES_MAX as u64, from)?);
             }
             SIGNATURE => {
                 if self.told || archive.document.is_none() {
                     return Err(refused(format!("{path} must follow the document it signs")));
                 }
-                archive.signature = Some(small(path, SIGNATURE_BYTES_MAX, from)?);
+                archive.signature = Some(small(path, SIGNATURE_BYTES_MAX as u64, from)?);
+            }
+            // What the document says counts, and is shorter.
+            "index.json" | "manifest.json" | "repositories" if archive.document.is_some() => {
+                if path == "index.json" {
+                    archive.index = Some(Vec::new());
+                }
+                self.tell()?;
             }
             "index.json" => {
                 archive.index = Some(small(path, JSON_BYTES_MAX, from)?);

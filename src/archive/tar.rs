@@ -58,7 +58,7 @@ impl<R: Read> Tar<R> {
     }
 
     /// The next entry; None at the archive's end, after which there may be zeros and nothing else.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn entry(&mut self) -> Result<Option<Entry>> {
         self.skip()?;
         let mut extended = Extended::default();
         for _ in 0..=EXTENDED_MAX {
@@ -79,13 +79,13 @@ impl<R: Read> Tar<R> {
                 // Comments, as git writes.
                 self.record(bytes)?;
             } else {
-                return self.entry(&header, bytes, extended).map(Some);
+                return self.begin(&header, bytes, extended).map(Some);
             }
         }
         Err(refused("an entry has too many extended headers"))
     }
 
-    fn entry(&mut self, header: &tar::Header, bytes: u64, extended: Extended) -> Result<Entry> {
+    fn begin(&mut self, header: &tar::Header, bytes: u64, extended: Extended) -> Result<Entry> {
         let raw = extended.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let path = clean(&raw)?;
         let kind = header.entry_type();
@@ -96,7 +96,8 @@ impl<R: Read> Tar<R> {
             () if kind.is_file() || kind.is_contiguous() => Form::File,
             () if kind.is_dir() => Form::Dir,
             () if kind.is_symlink() || kind.is_hard_link() => {
-                let target = extended.link.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
+                let target =
+                    extended.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
                 let target = target.unwrap_or_default();
                 let from = if kind.is_symlink() { parent(&path) } else { "" };
                 Form::Link(follow(from, &target, &path)?)

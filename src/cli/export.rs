@@ -181,11 +181,7 @@ impl InventoryVerb {
             false => {
                 let _stays = registry.stays()?;
                 let choose = Choose { referrers: true, ..Choose::default() };
-                let mut pages = vec![registry.choose(&images, &choose, &|_| Ok(true))?.blobs];
-                Inventory::of_pages(|| {
-                    let page = pages.pop().unwrap_or_default();
-                    Ok(page.into_iter().map(|line| line.digest).collect())
-                })?
+                registry.choose(&images, &choose, &|_| Ok(true))?.inventory()?
             }
         };
         let bytes = inventory.bytes()?;

@@ -9,21 +9,27 @@ use super::print::{short, when};
 use super::progress::Progress;
 use crate::archive::{self, Naming, unreadable};
 use crate::error::{Kind, Result, Thing};
-use crate::names::{RepoName, Tag};
-use crate::registry::{Arrived, ImportBy, ImportRow, Registry, RolledBack, TagMoved};
+use crate::folder::{self, Folder};
+use crate::registry::{Allow, Arrived, ImportAsk, ImportRow, Registry, RolledBack, TagMoved};
 
 /// Take in images from archives: OCI layouts, docker save, bundles; plain, gzip or zstd
 #[derive(Debug, Args)]
 pub struct ImportVerb {
     /// Files, directories, first volumes (NAME.001), or - for standard input
-    #[arg(required = true)]
+    #[arg(required_unless_present = "folder")]
     source: Vec<PathBuf>,
+    /// Take in all bundles of a directory that have no receipt yet, as the drop folder does
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "name", "repo", "dry_run"])]
+    folder: Option<PathBuf>,
     /// What the image is called here, whatever the archive calls it
     #[arg(long = "as", value_name = "NAME[:TAG]")]
     name: Option<String>,
     /// Comes before every repository that the archives name
     #[arg(long, value_name = "PREFIX", conflicts_with = "name")]
     repo: Option<String>,
+    /// Take it although the site trusts keys: unsigned, older or replayed
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    allow: Vec<String>,
     /// Read and check, say what would appear, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -41,38 +47,60 @@ pub struct Rollback {
 
 impl ImportVerb {
     pub fn run(self, common: &Common) -> Result<()> {
-        let naming = self.naming()?;
+        let naming = Naming::parse(self.name.as_deref(), self.repo.as_deref())?;
+        let allow = Allow::parse(&self.allow)?;
+        let ask = ImportAsk { naming, allow, dry_run: self.dry_run, ..ImportAsk::default() };
         let registry = common.open()?;
+        if let Some(dir) = self.folder {
+            return take_folder(common, &registry, dir, allow);
+        }
         for source in &self.source {
-            let outcome = import(&registry, source, naming.clone(), self.dry_run);
+            let outcome = import(&registry, source, ask.clone());
             let arrived = outcome.map_err(|error| match self.source.len() {
                 1 => error,
                 // Which of them; those before it are done.
                 _ => error.kind.because(format!("{}: {}", source.display(), error.detail())),
             })?;
+            if arrived.is_bundle && !self.dry_run && source.is_file() {
+                receipt(&registry, source, &arrived);
+            }
             let shown = json!({"source": source, "dry_run": self.dry_run, "imported": arrived});
             common.say(&shown, || sentences(&arrived, self.dry_run));
         }
         Ok(())
     }
+}
 
-    fn naming(&self) -> Result<Naming> {
-        let mut naming = Naming::default();
-        if let Some(name) = &self.name {
-            let (repo, tag) = match name.split_once(':') {
-                Some((repo, tag)) => (repo, Some(Tag::parse(tag)?)),
-                None => (name.as_str(), None),
-            };
-            (naming.repo, naming.tag) = (Some(RepoName::parse(repo)?), tag);
+/// Takes in what lies in a directory; fails if some of it was refused.
+fn take_folder(common: &Common, registry: &Registry, dir: PathBuf, allow: Allow) -> Result<()> {
+    let looked = Folder::new(dir, allow.unsigned).look_once(registry)?;
+    common.say(&looked, || {
+        let taken = looked.imported.iter().map(|name| format!("{name} was taken in"));
+        let refused = looked.refused.iter().map(|(name, why)| format!("{name} was not taken in: {why}"));
+        let mut lines: Vec<String> = taken.chain(refused).collect();
+        if lines.is_empty() {
+            lines.push("There is no bundle without a receipt.".into());
         }
-        if let Some(prefix) = &self.repo {
-            naming.prefix = Some(RepoName::parse(prefix.trim_end_matches('/'))?);
+        lines.join("\n")
+    });
+    match looked.refused.len() {
+        0 => Ok(()),
+        refused => {
+            Err(Kind::Denied.because(format!("{refused} bundles were not taken in; their receipts say why")))
         }
-        Ok(naming)
     }
 }
 
-fn import(registry: &Registry, source: &Path, naming: Naming, dry_run: bool) -> Result<Arrived> {
+/// Leaves a receipt beside a bundle. A stick that cannot be written to is no failure.
+#[expect(clippy::print_stderr, reason = "a command line says what it could not do")]
+fn receipt(registry: &Registry, source: &Path, arrived: &Arrived) {
+    let taken_us = (registry.clock().wall_us)();
+    if let Err(error) = folder::leave_receipt(source, arrived.clone(), taken_us) {
+        eprintln!("outport: no receipt could be left beside {}: {}", source.display(), error);
+    }
+}
+
+fn import(registry: &Registry, source: &Path, ask: ImportAsk) -> Result<Arrived> {
     let all = match source.as_os_str() == "-" || source.is_dir() {
         true => None,
         false => Some(bytes_of(source)?),
@@ -86,7 +114,7 @@ fn import(registry: &Registry, source: &Path, naming: Naming, dry_run: bool) -> 
             None => progress.count(come),
         }
     };
-    let mut import = registry.import_begin(ImportBy::default(), naming, dry_run, told)?;
+    let mut import = registry.import_begin(ask, told)?;
     let outcome = match source.as_os_str() == "-" {
         true => archive::read(std::io::stdin(), &mut import),
         false => archive::read_path(source, &mut import),

@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Common, registry_options};
 use crate::config::Config;
 use crate::error::{Kind, Result};
+use crate::folder::Folder;
 use crate::http::tls::{Source, Tls};
 use crate::http::{App, Options, Server};
 use crate::jobs::{self, Ended};
@@ -105,6 +106,10 @@ impl Serve {
 
         let (stop_sender, stop) = watch::channel(false);
         let mut upkeep = tokio::spawn(jobs::run(registry.clone(), stop.clone()));
+        if let Some(dir) = &config.import.folder {
+            let folder = Folder::new(dir.into(), config.import.unsigned);
+            tokio::spawn(jobs::watch(registry.clone(), folder, stop.clone()));
+        }
         let drain = Duration::from_secs(config.server.drain_secs);
         let serving = tokio::spawn(server.serve(stop, drain));
 

@@ -70,6 +70,14 @@ impl Caller {
         }
     }
 
+    /// A user by a password or a robot token that pushes: what comes in an archive has no name yet
+    /// that a Bearer token could be for.
+    pub fn may_bring(&self) -> bool {
+        self.user.is_some()
+            && self.scopes.is_none()
+            && self.scope().is_none_or(|scope| scope.access >= Access::Push)
+    }
+
     /// Whoever holds a token for this much of one repository; nobody, if `user` is None.
     pub fn narrowed(user: Option<User>, repo: &RepoName, access: &[Access]) -> Caller {
         Caller { user, scopes: Some(vec![Scope::of_repo(repo, access)]), ..Caller::default() }

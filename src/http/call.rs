@@ -7,11 +7,12 @@ use hyper::http::request::Parts;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::App;
@@ -33,6 +34,9 @@ const GATHER_BYTES: usize = 64 << 10;
 const GATHER_BYTES_MAX: usize = 256 << 10;
 /// Most frames held at once: a client may send bytes one by one.
 const GATHER_FRAMES_MAX: usize = 256;
+
+/// Frames that wait for a verb that reads a body as it comes.
+const FEED_FRAMES: usize = 4;
 
 /// Longest body of named values.
 const FIELDS_BYTES_MAX: usize = 256 << 10;
@@ -256,6 +260,32 @@ impl Call {
         }
     }
 
+    /// Hands the body to a verb that reads it as it comes, on a thread that may block: for what
+    /// cannot be cut into writes. Such threads are few, so whoever asks must hold a permit.
+    pub async fn feed<T: Send + 'static>(
+        &mut self,
+        _permit: OwnedSemaphorePermit,
+        verb: impl FnOnce(&Registry, Feed) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (frames, came) = mpsc::channel(FEED_FRAMES);
+        let app = self.app.clone();
+        let feed = Feed { came, rest: Bytes::new() };
+        let verb = app.run(move |registry| verb(registry, feed));
+        let pump = async move {
+            let mut pace = Pace::start();
+            loop {
+                let frame = self.frame(&mut pace).await.transpose();
+                let Some(frame) = frame else { return };
+                let ends = frame.is_err();
+                // A verb that wants no more has failed, or is done.
+                if frames.send(frame).await.is_err() || ends {
+                    return;
+                }
+            }
+        };
+        tokio::join!(verb, pump).0
+    }
+
     async fn gather(&mut self, pace: &mut Pace) -> Gathered {
         let mut gathered = Gathered { frames: Vec::new(), share: None, end: None };
         let mut bytes = 0;
@@ -325,6 +355,26 @@ impl Call {
             }
         })
         .await
+    }
+}
+
+/// A body as a stream that blocks.
+pub struct Feed {
+    came: mpsc::Receiver<Result<Bytes>>,
+    rest: Bytes,
+}
+
+impl Read for Feed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.came.blocking_recv() {
+                None => return Ok(0),
+                Some(frame) => self.rest = frame.map_err(io::Error::other)?,
+            }
+        }
+        let some = self.rest.len().min(buffer.len());
+        buffer[..some].copy_from_slice(&self.rest.split_to(some));
+        Ok(some)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod auth;
 mod call;
+mod gap;
 mod hub;
 mod index_v1;
 mod jwt;
@@ -65,6 +66,9 @@ const BODY_BYTES_TOTAL: usize = 16 << 20;
 const GENEROUS_UPLOADS: usize = 8;
 const GENEROUS_PULLS: usize = 8;
 
+/// Archives that are taken in at once: each has a thread, and keeps collections waiting.
+const IMPORTS: usize = 2;
+
 /// What every request needs.
 pub struct App {
     pub registry: Arc<Registry>,
@@ -74,6 +78,7 @@ pub struct App {
     body_memory: Arc<Semaphore>,
     gather_memory: Arc<Semaphore>,
     piece_memory: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
     requests: AtomicU64,
     /// So that request ids of two processes differ.
     process: u32,
@@ -91,6 +96,7 @@ impl App {
             body_memory: Arc::new(Semaphore::new(BODY_BYTES_TOTAL)),
             gather_memory: Arc::new(Semaphore::new(GENEROUS_UPLOADS)),
             piece_memory: Arc::new(Semaphore::new(GENEROUS_PULLS)),
+            imports: Arc::new(Semaphore::new(IMPORTS)),
             requests: AtomicU64::new(0),
             process: u32::from_le_bytes(process),
         }))
@@ -129,6 +135,13 @@ impl App {
             Ok(Ok(share)) => Ok(share),
             _ => Err(Kind::TooMany { retry_secs: 5 }.into()),
         }
+    }
+
+    /// The right to take an archive in.
+    fn import_permit(&self) -> Result<OwnedSemaphorePermit> {
+        self.imports.clone().try_acquire_owned().map_err(|_| {
+            Kind::TooMany { retry_secs: 30 }.because("other archives are being taken in; try again in 30 s")
+        })
     }
 
     fn gather_memory(&self) -> Option<OwnedSemaphorePermit> {

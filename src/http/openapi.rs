@@ -206,6 +206,7 @@ fn kinds_before(route: &Route, has_body: bool) -> Vec<Kind> {
     match route.needs {
         Needs::Nobody | Needs::Known => {}
         Needs::Catalog => kinds.push(Kind::TokenTooNarrow),
+        Needs::Bring => kinds.push(Kind::Denied),
         Needs::Pull | Needs::Push | Needs::Delete => {
             kinds.extend([Kind::Invalid(Thing::Repo), Kind::TokenTooNarrow, Kind::Denied]);
         }

@@ -60,14 +60,15 @@ async fn openapi(_: Call) -> Result<Reply> {
     Ok(reply::with(reply::bytes(StatusCode::OK, super::openapi::document()), CONTENT_TYPE, reply::JSON))
 }
 
-fn refuse(_: &App, asked: &Asked, error: &Error) -> Reply {
+/// As JSON: the sentence, and by what it is found in the log.
+pub fn refuse(_: &App, asked: &Asked, error: &Error) -> Reply {
     let body = json!({"error": error.detail(), "request_id": asked.request_id});
     let status = StatusCode::from_u16(status(error.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     reply::json(status, &body)
 }
 
 #[rustfmt::skip]
-fn status(kind: Kind) -> u16 {
+pub fn status(kind: Kind) -> u16 {
     match kind {
         Kind::NotFound(_)          => 404,
         Kind::Invalid(_)           => 400,

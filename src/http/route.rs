@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::auth::{self, Caller};
 use super::call::Call;
 use super::reply::Reply;
-use super::{App, Peer, hub, index_v1, mlspace, oci, ops, token};
+use super::{App, Peer, gap, hub, index_v1, mlspace, oci, ops, token};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::RepoName;
 use crate::registry::Access;
@@ -37,6 +37,8 @@ pub enum Needs {
     Known,
     /// A name, or a token made for lists of repositories.
     Catalog,
+    /// A user who may push somewhere: where to, the body says, and is asked then.
+    Bring,
     /// Rights in the repository the path names.
     Pull,
     Push,
@@ -90,8 +92,15 @@ pub struct Dialect {
 
 /// All there are, in the order they are asked. Docker Hub's addresses lie among the
 /// registry's, and are few and exact: they come first.
-pub static DIALECTS: [&Dialect; 6] =
-    [&index_v1::DIALECT, &hub::DIALECT, &mlspace::DIALECT, &oci::DIALECT, &token::DIALECT, &ops::DIALECT];
+pub static DIALECTS: [&Dialect; 7] = [
+    &index_v1::DIALECT,
+    &hub::DIALECT,
+    &mlspace::DIALECT,
+    &oci::DIALECT,
+    &token::DIALECT,
+    &gap::DIALECT,
+    &ops::DIALECT,
+];
 
 /// A request as it was asked, without its body: what a refusal still needs when the
 /// handler has taken everything else.
@@ -250,7 +259,9 @@ async fn serve(app: &Arc<App>, asked: &Arc<Asked>, body: Incoming) -> Result<Rep
         Needs::Known if caller.is_known() => None,
         Needs::Catalog if caller.may_list() => None,
         Needs::Catalog if caller.is_known() => return Err(Kind::TokenTooNarrow.into()),
-        Needs::Known | Needs::Catalog => return Err(Kind::Unauthorized.into()),
+        Needs::Bring if caller.may_bring() => None,
+        Needs::Bring if caller.user.is_some() => return Err(Kind::Denied.into()),
+        Needs::Known | Needs::Catalog | Needs::Bring => return Err(Kind::Unauthorized.into()),
         Needs::Pull => Some(Access::Pull),
         Needs::Push => Some(Access::Push),
         Needs::Delete => Some(Access::Delete),

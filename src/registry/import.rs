@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +16,10 @@ use super::blobs::{Blobs, Piece, Sealed};
 use super::db::Write;
 use super::gc::{CollectionLock, lock_collection};
 use super::people::User;
+use super::trust::check_sequence;
 use super::{Registry, manifest_set, repo_make, some, sql};
-use crate::archive::{self, Archive, Content, Document, Item, Key, Naming, Plan, Taker, broken, key};
+use crate::archive::{self, Archive, Content, Key, Naming, Plan, Planned, Taker, broken, key, refused};
+use crate::bundle::{Document, KeyName, Signature, Signs};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::digest_of;
 use crate::manifest::{self, MANIFEST_BYTES_MAX};
@@ -50,6 +52,48 @@ impl ImportBy {
     }
 }
 
+/// What an import may take although the site trusts keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allow {
+    /// What nobody signed whose key is trusted.
+    pub unsigned: bool,
+    /// A bundle older than the last one of its sender.
+    pub older: bool,
+    /// The last one of its sender once more.
+    pub replayed: bool,
+}
+
+impl Allow {
+    /// From the words people write.
+    pub fn parse(words: &[impl AsRef<str>]) -> Result<Allow> {
+        let mut allow = Allow::default();
+        for word in words {
+            match word.as_ref() {
+                "unsigned" => allow.unsigned = true,
+                "older" => allow.older = true,
+                "replayed" => allow.replayed = true,
+                _ => {
+                    return Err(Kind::Invalid(Thing::Request)
+                        .because("what can be allowed is unsigned, older and replayed"));
+                }
+            }
+        }
+        Ok(allow)
+    }
+}
+
+/// What is asked of an import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportAsk {
+    pub by: ImportBy,
+    pub naming: Naming,
+    pub allow: Allow,
+    /// Only what a trusted key signed, even if none is trusted.
+    pub signed_only: bool,
+    /// Read and check, and write nothing.
+    pub dry_run: bool,
+}
+
 /// An archive on its way in.
 pub struct Import<'r> {
     registry: &'r Registry,
@@ -63,6 +107,10 @@ pub struct Import<'r> {
     dry: Option<HashMap<Digest, Bytes>>,
     heads: HashMap<Key, [u8; 4]>,
     sender: Sender,
+    allow: Allow,
+    signed_only: bool,
+    /// The key whose sequence this import uses up; set once it was looked at who sent the archive.
+    vouched: Option<Option<KeyName>>,
     done: Brought,
     told: Box<dyn FnMut(u64) + 'r>,
     /// No collection meanwhile.
@@ -72,7 +120,9 @@ pub struct Import<'r> {
 /// Who sent a bundle.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Sender {
-    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<KeyName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
 }
 
@@ -94,6 +144,7 @@ pub struct TagMoved {
     pub tag: String,
     pub digest: Digest,
     /// What it named before; none if it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Digest>,
 }
 
@@ -101,6 +152,7 @@ pub struct TagMoved {
 #[derive(Debug, Clone, Serialize)]
 pub struct Arrived {
     /// What `outport rollback` calls it; none if no tag was moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
     pub sender: Sender,
     pub images: u64,
@@ -110,6 +162,8 @@ pub struct Arrived {
     pub brought: Brought,
     /// Images that an index lists for other platforms, which the archive does not hold.
     pub absent: Vec<Digest>,
+    #[serde(skip)]
+    pub is_bundle: bool,
 }
 
 /// An import, for a list.
@@ -138,13 +192,7 @@ impl Registry {
     /// Begins an import. `told` hears how many bytes have come.
     ///
     /// Waits for a collection that is at work, a minute at most; `Unavailable` after that.
-    pub fn import_begin<'r>(
-        &'r self,
-        by: ImportBy,
-        naming: Naming,
-        dry_run: bool,
-        told: impl FnMut(u64) + 'r,
-    ) -> Result<Import<'r>> {
+    pub fn import_begin<'r>(&'r self, ask: ImportAsk, told: impl FnMut(u64) + 'r) -> Result<Import<'r>> {
         let began = Instant::now();
         let stay = loop {
             match lock_collection(&self.dir, true) {
@@ -154,18 +202,21 @@ impl Registry {
                 outcome => break outcome?,
             }
         };
-        if !dry_run {
+        if !ask.dry_run {
             self.blobs.imports_clear()?;
         }
         Ok(Import {
             registry: self,
-            by,
-            naming,
+            by: ask.by,
+            naming: ask.naming,
             carried: HashMap::new(),
             together: Vec::new(),
-            dry: dry_run.then(HashMap::new),
+            dry: ask.dry_run.then(HashMap::new),
             heads: HashMap::new(),
             sender: Sender::default(),
+            allow: ask.allow,
+            signed_only: ask.signed_only,
+            vouched: None,
             done: Brought::default(),
             told: Box::new(told),
             _stay: stay,
@@ -232,14 +283,21 @@ fn put_back(write: &Write, moved: &TagMoved) -> Result<bool> {
 }
 
 impl Taker for Import<'_> {
-    fn document(&mut self, document: &[u8], _signature: Option<&[u8]>) -> Result<()> {
+    fn document(&mut self, document: &[u8], signature: Option<&[u8]>) -> Result<()> {
+        self.vouched = Some(self.check_sender(document, signature)?);
         let document = Document::read(document)?;
         self.check_base(&document)?;
-        self.sender = Sender { name: document.sender, sequence: document.sequence };
+        if let Some(sent) = document.sent {
+            self.sender = Sender { name: Some(sent.sender), sequence: Some(sent.sequence) };
+        }
         Ok(())
     }
 
     fn blob(&mut self, expected: Option<&Digest>, bytes: u64, from: &mut dyn Read) -> Result<Digest> {
+        if self.vouched.is_none() {
+            // No document came before it, and none may come after.
+            self.vouched = Some(self.check_unsigned()?);
+        }
         let digest = match expected {
             _ if self.dry.is_some() => self.look_at(expected, bytes, from)?,
             Some(digest) if self.is_here(digest)? => self.pass_by(digest, from)?,
@@ -297,6 +355,8 @@ impl Import<'_> {
             permit(&RepoName::parse(repo)?)?;
         }
         self.flush()?;
+        let used = self.vouched.take().flatten().zip(self.sender.sequence);
+        let allow = self.allow;
         let whole = Arc::new(Whole {
             plan,
             carried: std::mem::take(&mut self.carried),
@@ -310,6 +370,7 @@ impl Import<'_> {
             tags: Vec::new(),
             brought: self.done.clone(),
             absent: whole.plan.absent.clone(),
+            is_bundle: archive.document.is_some(),
         };
         self.check_whole(&whole)?;
         if self.dry.is_some() {
@@ -319,6 +380,14 @@ impl Import<'_> {
         let (by, private) = (self.by.user.as_ref().map(|user| user.id), self.registry.options().private);
         let (source, sender) = (source.to_owned(), self.sender.clone());
         let written = self.registry.db.write(move |write| {
+            if let Some((key, sequence)) = &used {
+                let trusted = sql::trusted_key(write.tx, key.as_str())?;
+                // It may have been taken meanwhile by somebody else, or the key be trusted no more.
+                let trusted =
+                    trusted.ok_or_else(|| Kind::Denied.because("the key is not trusted any longer"))?;
+                check_sequence(&trusted, *sequence, allow)?;
+                sql::trusted_key_set_sequence(write.tx, key.as_str(), *sequence.max(&trusted.sequence))?;
+            }
             let tags = whole.write(write, by, private)?;
             if tags.iter().all(|moved| moved.before.as_ref() == Some(&moved.digest)) {
                 return Ok((None, tags));
@@ -338,18 +407,18 @@ impl Import<'_> {
     fn check_base(&self, document: &Document) -> Result<()> {
         let bound = self.by.bound();
         let files = &self.registry.blobs;
-        let missing: Vec<&Item> = self.registry.db.read(|tx| {
+        let missing: Vec<(&Digest, u64)> = self.registry.db.read(|tx| {
             let mut missing = Vec::new();
-            for item in &document.base.blobs {
-                if held(tx, files, &item.digest, &item.repos, bound)?.is_none() {
-                    missing.push(item);
+            for line in &document.base.blobs {
+                if held(tx, files, &line.digest, &line.repos, bound)?.is_none() {
+                    missing.push((&line.digest, line.size));
                 }
             }
-            for item in &document.base.manifests {
-                for repo in &item.repos {
-                    let repo = self.naming.under(repo)?;
-                    if sql::manifest_by_digest(tx, &repo, &item.digest)?.is_none() {
-                        missing.push(item);
+            for line in &document.base.manifests {
+                for repo in &line.repos {
+                    if base_manifest(tx, &self.naming.under(repo)?, &line.digest, bound)?.is_none() {
+                        missing.push((&line.digest, line.size));
+                        break;
                     }
                 }
             }
@@ -358,17 +427,53 @@ impl Import<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let named: Vec<&str> = missing.iter().map(|item| item.digest.as_str()).collect();
+        let named: Vec<&str> = missing.iter().map(|(digest, _)| digest.as_str()).collect();
         Err(Kind::BlobMissing.because(format!(
             "the bundle builds upon {} blobs and images that are not here, {} bytes of them: {}; \
              nothing was changed. Make an inventory here, and a bundle that has what is missing",
             missing.len(),
-            missing.iter().map(|item| item.size).sum::<u64>(),
+            missing.iter().fold(0, |sum: u64, (_, size)| sum.saturating_add(*size)),
             some(&named)
         )))
     }
 
+    /// Whether a bundle is taken from whoever sent it. Gives the trusted key that signed it.
+    fn check_sender(&self, document: &[u8], signature: Option<&[u8]>) -> Result<Option<KeyName>> {
+        let Some(signature) = signature else { return self.check_unsigned() };
+        let signature = Signature::read(signature)?;
+        signature.verify(Signs::Bundle, document)?;
+        let Some(trusted) = self.registry.trusted_key(&signature.public)? else {
+            return self.check_unsigned().map_err(|error| {
+                error.kind.because(format!(
+                    "the bundle is signed by {}, whose key {} is not trusted here: \
+                     `outport key trust {} {}` does that, if it is theirs",
+                    signature.key, signature.public, signature.key, signature.public
+                ))
+            });
+        };
+        let sent = Document::read(document)?
+            .sent
+            .ok_or_else(|| refused("it is signed, and its document names no sender and no sequence"))?;
+        check_sequence(&trusted, sent.sequence, self.allow)?;
+        Ok(Some(trusted.name))
+    }
+
+    /// What nobody vouches for is taken where no keys are trusted.
+    fn check_unsigned(&self) -> Result<Option<KeyName>> {
+        if self.allow.unsigned {
+            return Ok(None);
+        }
+        match !self.signed_only && self.registry.trusted_keys()?.is_empty() {
+            true => Ok(None),
+            false => Err(Kind::Denied.because(
+                "the archive is not signed, and this site takes what is signed by keys it trusts; \
+                 --allow unsigned takes it all the same",
+            )),
+        }
+    }
+
     fn is_here(&self, digest: &Digest) -> Result<bool> {
+        self.registry.suspect_verify(digest)?;
         let blob = self.registry.db.read(|tx| sql::blob(tx, digest))?;
         Ok(blob.is_some_and(|blob| blob.live && self.registry.blobs.is_there(digest, blob.bytes)))
     }
@@ -487,8 +592,7 @@ impl Import<'_> {
             });
         }
         let blobs = &self.registry.blobs;
-        let named = self.registry.db.read(|tx| whole.check(tx, &|digest| self::whole(tx, blobs, digest)));
-        named
+        self.registry.db.read(|tx| whole.check(tx, &|digest| self::whole(tx, blobs, digest)))
     }
 }
 
@@ -511,7 +615,7 @@ impl Whole {
 
     fn check(&self, tx: &rusqlite::Connection, body: &dyn Fn(&Digest) -> Result<Vec<u8>>) -> Result<()> {
         let mut missing: BTreeSet<String> = BTreeSet::new();
-        for planned in &self.plan.manifests {
+        for planned in &self.plan.manifests[..self.plan.carried] {
             let body = body(&planned.digest)?;
             for blob in manifest::read(&body, planned.media_type.as_deref())?.blobs {
                 // A dry run brought it and did not write it.
@@ -521,16 +625,30 @@ impl Whole {
                 }
             }
         }
+        let planned: HashSet<(&str, &str)> = self
+            .plan
+            .manifests
+            .iter()
+            .map(|planned| (planned.repo.full(), planned.digest.as_str()))
+            .collect();
         for (repo, tag, digest) in &self.plan.tags {
-            if !self.has(repo, digest) && sql::manifest_by_digest(tx, repo, digest)?.is_none() {
+            if !planned.contains(&(repo.full(), digest.as_str()))
+                && sql::manifest_by_digest(tx, repo, digest)?.is_none()
+            {
                 return Err(no_image(repo, tag, digest));
             }
         }
         not_whole(&missing)
     }
 
-    fn has(&self, repo: &RepoName, digest: &Digest) -> bool {
-        self.plan.manifests.iter().any(|planned| planned.digest == *digest && planned.repo == *repo)
+    /// The bytes of a manifest that a delta builds upon and that its repository lacks.
+    fn base_body(&self, tx: &rusqlite::Connection, planned: &Planned) -> Result<Option<Vec<u8>>> {
+        let (repo, digest) = (&planned.repo, &planned.digest);
+        if sql::manifest_by_digest(tx, repo, digest)?.is_some() {
+            return Ok(None);
+        }
+        let elsewhere = base_manifest(tx, repo, digest, self.bound)?.ok_or_else(|| gone(digest))?;
+        sql::manifest_body(tx, elsewhere).map(Some)
     }
 
     /// The tags, and what each names now.
@@ -555,9 +673,16 @@ impl Whole {
         let (tx, stamp) = (write.tx, write.stamp(by));
         let tags = self.tags(tx)?;
         let mut missing: BTreeSet<String> = BTreeSet::new();
-        for planned in &self.plan.manifests {
+        for (at, planned) in self.plan.manifests.iter().enumerate() {
             // Its digest is checked again by whoever pulls it.
-            let body = whole(tx, &self.files, &planned.digest)?;
+            let body = match at < self.plan.carried {
+                true => whole(tx, &self.files, &planned.digest)?,
+                false => match self.base_body(tx, planned)? {
+                    Some(body) => body,
+                    // It is in this repository already.
+                    None => continue,
+                },
+            };
             let read = manifest::read(&body, planned.media_type.as_deref())?;
             let repo = repo_make(write, &planned.repo, private, by)?;
             let mut blobs = Vec::with_capacity(read.blobs.len());
@@ -630,6 +755,20 @@ fn held(
         }
     }
     Ok(sql::blob_readable(tx, blob.id, user)?.then_some(blob.id))
+}
+
+/// A manifest that a repository has, or that some repository has for those who are not bound.
+fn base_manifest(
+    tx: &rusqlite::Connection,
+    repo: &RepoName,
+    digest: &Digest,
+    bound: Option<i64>,
+) -> Result<Option<i64>> {
+    match sql::manifest_by_digest(tx, repo, digest)? {
+        Some(key) => Ok(Some(key.id)),
+        None if bound.is_some() => Ok(None),
+        None => sql::manifest_anywhere(tx, digest),
+    }
 }
 
 /// The bytes of a blob that is small, each checked.

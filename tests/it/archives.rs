@@ -1,6 +1,7 @@
 //! Archives made by hand: good ones of every sort, and such as nobody should send.
 
 use crate::harness::{OCI_MANIFEST, manifest, sha256};
+use outport::bundle::{Key, KeyName, Signs};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -153,8 +154,19 @@ pub fn docker_save(image: &Image, tags: &[&str]) -> Tarball {
     tar.file(&config, &image.config).file("manifest.json", list.as_bytes()).file("repositories", b"{}")
 }
 
-/// A bundle of ours, without a signature. `base` is what must be there already.
+/// A bundle of ours, without a signature; layers that are left out must be there already.
 pub fn bundle(image: &Image, repo: &str, tag: &str, without: &[&[u8]]) -> Tarball {
+    bundle_by(None, image, repo, tag, without)
+}
+
+/// The same, signed as the sender's bundle of this number.
+pub fn bundle_by(
+    sender: Option<(&Key, u64)>,
+    image: &Image,
+    repo: &str,
+    tag: &str,
+    without: &[&[u8]],
+) -> Tarball {
     let item = |bytes: &[u8]| json!({"digest": sha256(bytes), "size": bytes.len(), "repos": [repo]});
     let mut carried = vec![item(&image.config)];
     let mut base = Vec::new();
@@ -164,21 +176,34 @@ pub fn bundle(image: &Image, repo: &str, tag: &str, without: &[&[u8]]) -> Tarbal
     }
     let mut manifest = item(image.manifest.as_bytes());
     manifest["media_type"] = OCI_MANIFEST.into();
-    let document = json!({
+    let mut document = json!({
         "version": 1,
         "tags": [{"repo": repo, "tag": tag, "digest": image.digest()}],
         "manifests": [manifest], "blobs": carried, "base": {"blobs": base, "manifests": []},
     });
-    let mut tar = Tarball::default()
-        .file("oci-layout", LAYOUT)
-        .file("outport/bundle.json", document.to_string().as_bytes())
-        .file("index.json", &index(&[image.descriptor(tag)]));
+    if let Some((key, sequence)) = sender {
+        document["sender"] = key.name.as_str().into();
+        document["sequence"] = sequence.into();
+        document["made"] = "2026-11-21T08:00:00Z".into();
+    }
+    let document = document.to_string();
+    let mut tar =
+        Tarball::default().file("oci-layout", LAYOUT).file("outport/bundle.json", document.as_bytes());
+    if let Some((key, _)) = sender {
+        tar = tar.file("outport/bundle.sig", &key.sign(Signs::Bundle, document.as_bytes()).unwrap());
+    }
+    tar = tar.file("index.json", &index(&[image.descriptor(tag)]));
     for (path, bytes) in image.blobs() {
         if !without.contains(&bytes.as_slice()) {
             tar = tar.file(&path, &bytes);
         }
     }
     tar
+}
+
+/// A new key.
+pub fn key(name: &str) -> Key {
+    Key::of_secret(KeyName::parse(name).unwrap(), &Key::generate().unwrap()).unwrap()
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -193,12 +193,12 @@ fn tars() -> Vec<Bad> {
         "directories without end",
         {
             let mut tar = Tarball::default();
-            for number in 0..100_001 {
+            for number in 0..101_001 {
                 tar.entry(format!("d{number}").as_bytes(), b'5', b"", b"", 0);
             }
             tar.end()
         },
-        "more than 100000 entries",
+        "more than 101000 entries",
     ));
     all.push((
         "links without end",
@@ -389,7 +389,7 @@ fn contents() -> Vec<Bad> {
                 .end(),
             "bb/json",
         ),
-        ("a bundle of the future", bundled(|document| document["version"] = 2.into()), "version 2"),
+        ("a bundle of the future", bundled(|document| document["version"] = 2.into()), "newer Outport"),
         (
             "a bundle whose document is no JSON",
             Tarball::default().file("outport/bundle.json", b"{").end(),
@@ -411,7 +411,7 @@ fn contents() -> Vec<Bad> {
                 document["blobs"]
                     .as_array_mut()
                     .unwrap()
-                    .push(json!({"digest": sha256(b"more"), "size": 4, "repos": []}))
+                    .push(json!({"digest": sha256(b"more"), "size": 4, "repos": ["acme/app"]}))
             }),
             "not in it",
         ),
@@ -426,7 +426,7 @@ fn contents() -> Vec<Bad> {
         (
             "a bundle with a tag to nothing",
             bundled(|document| document["tags"][0]["digest"] = sha256(b"x").into()),
-            "neither in the archive nor here",
+            "has no manifest",
         ),
         (
             "a bundle without a base",

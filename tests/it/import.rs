@@ -1,11 +1,13 @@
 //! Archives, taken in.
 
-use crate::archives::{Image, Tarball, blob_path, bundle, docker_save, gzip, index, layout, zstd};
+use crate::archives::{
+    Image, Tarball, blob_path, bundle, bundle_by, docker_save, gzip, index, key, layout, zstd,
+};
 use crate::harness::{OCI_INDEX, Site, noise, sha256};
 use outport::archive::{self, Naming};
 use outport::error::{Kind, Result};
 use outport::names::{RepoName, Tag};
-use outport::registry::{Arrived, ImportBy, Registry};
+use outport::registry::{Allow, Arrived, ImportAsk, Registry};
 use serde_json::json;
 use std::path::Path;
 
@@ -15,13 +17,13 @@ pub fn import(registry: &Registry, bytes: &[u8]) -> Result<Arrived> {
 }
 
 fn import_as(registry: &Registry, bytes: &[u8], naming: Naming) -> Result<Arrived> {
-    let mut import = registry.import_begin(ImportBy::default(), naming, false, |_| {})?;
+    let mut import = registry.import_begin(ImportAsk { naming, ..ImportAsk::default() }, |_| {})?;
     let archive = archive::read(bytes, &mut import)?;
     import.finish(&archive, "a stream", |_| Ok(()))
 }
 
 fn import_path(registry: &Registry, path: &Path) -> Result<Arrived> {
-    let mut import = registry.import_begin(ImportBy::default(), Naming::default(), false, |_| {})?;
+    let mut import = registry.import_begin(ImportAsk::default(), |_| {})?;
     let archive = archive::read_path(path, &mut import)?;
     import.finish(&archive, "a file", |_| Ok(()))
 }
@@ -281,7 +283,7 @@ fn a_dry_run_says_the_same_and_writes_nothing() {
     for bytes in [layout(&[(&image, "acme/app:1")], false).end(), docker_save(&image, &["acme/app:1"]).end()]
     {
         let mut import =
-            site.registry.import_begin(ImportBy::default(), Naming::default(), true, |_| {}).unwrap();
+            site.registry.import_begin(ImportAsk { dry_run: true, ..ImportAsk::default() }, |_| {}).unwrap();
         let archive = archive::read(&bytes[..], &mut import).unwrap();
         let arrived = import.finish(&archive, "a stream", |_| Ok(())).unwrap();
         assert_eq!((arrived.images, arrived.tags[0].repo.as_str()), (1, "acme/app"));
@@ -302,4 +304,112 @@ fn an_import_that_was_cut_off_goes_on_where_it_was() {
     assert!(arrived.brought.bytes_here >= 9 << 20, "the large layer was not written again");
     is_pulled(&site, "acme/app", "1", &image);
     assert_eq!(site.uploads_left(), 0);
+}
+
+#[test]
+fn who_may_push_imports_over_http_and_only_where_they_may() {
+    let site = Site::new();
+    let (own, other) = (image(120), image(130));
+    let send = |bytes: &[u8]| site.ask("POST", "/import").by("bob").chunked(bytes, 10_000).send();
+    let answer = send(&gzip(&layout(&[(&own, "bob/app:1")], false).end()));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let said = answer.json();
+    assert_eq!((said["tags"][0]["repo"].as_str(), said["images"].as_u64()), (Some("bob/app"), Some(1)));
+    is_pulled(&site, "bob/app", "1", &own);
+
+    let both = layout(&[(&other, "bob/app:2"), (&other, "acme/app:1")], true).end();
+    assert_eq!(send(&both).status, 403);
+    assert_eq!(site.get("/v2/bob/app/manifests/2").status, 404, "none of it");
+    let answer = site.ask("POST", "/import?repo=bob/from").by("bob").body(&both).send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    is_pulled(&site, "bob/from/acme/app", "1", &other);
+    assert_eq!(site.ask("POST", "/import").by_nobody().body(&both).send().status, 401);
+    let answer = send(&both[..both.len() / 2]);
+    assert_eq!(answer.status, 400);
+    assert!(answer.json()["error"].as_str().unwrap().contains("ends too early"));
+}
+
+#[test]
+fn naming_a_blob_that_one_may_not_read_does_not_open_it() {
+    let site = Site::new();
+    let secret = noise(4_000, 140);
+    site.push_image("acme/secret", "1", &secret);
+    let image = Image::of(&[&secret]);
+    let mut tar = Tarball::default().file("index.json", &index(&[image.descriptor("bob/app:1")]));
+    for (path, bytes) in &image.blobs()[..2] {
+        tar = tar.file(path, bytes);
+    }
+    let answer = site.ask("POST", "/import").by("bob").body(&tar.clone().end()).send();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(answer.json()["error"].as_str().unwrap().contains(&sha256(&secret)));
+    // Who has its bytes may send them.
+    let answer =
+        site.ask("POST", "/import").by("bob").body(&tar.file(&image.blobs()[2].0, &secret).end()).send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn nothing_is_collected_while_an_import_is_at_work_and_what_it_leaves_is_collected_later() {
+    use outport::registry::Collect;
+    use std::time::Duration;
+    let site = Site::new();
+    let collect = || site.registry.collect(Collect { grace: Duration::ZERO, dry_run: false }, |_| {});
+    let layer = noise(9 << 20, 150);
+    let bytes = layout(&[(&Image::of(&[&layer]), "acme/app:1")], true).end();
+    let mut stopped = site.registry.import_begin(ImportAsk::default(), |_| {}).unwrap();
+    archive::read(&bytes[..], &mut stopped).unwrap();
+    assert_eq!(collect().unwrap_err().kind, Kind::Unavailable);
+    // It was stopped here; what it had committed is nobody's.
+    drop(stopped);
+    assert!(site.blob_path(&sha256(&layer)).exists());
+    site.hands.advance(Duration::from_secs(10));
+    collect().unwrap();
+    assert!(!site.blob_path(&sha256(&layer)).exists());
+    assert_eq!(site.uploads_left(), 0);
+}
+
+#[test]
+fn a_site_that_trusts_keys_takes_what_they_signed_each_once_and_in_order() {
+    let site = Site::new();
+    let (depot, stranger) = (key("depot"), key("depot"));
+    let image = image(160);
+    let numbered = |key, number| bundle_by(Some((key, number)), &image, "acme/app", "1", &[]).end();
+    let allowed = |words: &[&str], bytes: &[u8]| {
+        let ask = ImportAsk { allow: Allow::parse(words).unwrap(), ..ImportAsk::default() };
+        let mut import = site.registry.import_begin(ask, |_| {})?;
+        let archive = archive::read(bytes, &mut import)?;
+        import.finish(&archive, "a stream", |_| Ok(()))
+    };
+    // Nobody is trusted: whoever sends.
+    allowed(&[], &numbered(&stranger, 1)).unwrap();
+    site.registry.key_trust(&depot.name, depot.public()).unwrap();
+    assert_eq!(
+        site.registry.key_trust(&stranger.name, stranger.public()).unwrap_err().kind,
+        Kind::Exists(outport::error::Thing::Request)
+    );
+
+    let arrived = allowed(&[], &numbered(&depot, 5)).unwrap();
+    assert_eq!((arrived.sender.name.unwrap().as_str(), arrived.sender.sequence), ("depot", Some(5)));
+    let plain = layout(&[(&image, "acme/app:1")], true).end();
+    for (bytes, words, refusal) in [
+        (numbered(&depot, 5), "replayed", "was taken already"),
+        (numbered(&depot, 4), "older", "it is older"),
+        (numbered(&stranger, 6), "unsigned", "not trusted here"),
+        (bundle(&image, "acme/app", "1", &[]).end(), "unsigned", "not signed"),
+        (plain, "unsigned", "not signed"),
+    ] {
+        let error = allowed(&[], &bytes).unwrap_err();
+        assert_eq!(error.kind, Kind::Denied);
+        assert!(error.detail().contains(refusal), "{error}");
+        allowed(&[words], &bytes).unwrap();
+    }
+    assert_eq!(site.registry.trusted_keys().unwrap()[0].sequence, 5, "an older one counts for nothing");
+    allowed(&[], &numbered(&depot, 6)).unwrap();
+
+    // A document that was changed after it was signed is never taken.
+    let mut forged = numbered(&depot, 7);
+    let at = forged.windows(12).position(|window| window == b"\"sequence\":7").unwrap();
+    forged[at + 11] = b'9';
+    let error = allowed(&["unsigned", "older", "replayed"], &forged).unwrap_err();
+    assert!(error.detail().contains("signature by depot is wrong"), "{error}");
 }

@@ -20,6 +20,7 @@ mod client;
 mod damage;
 mod export;
 mod flips;
+mod folder;
 mod gc;
 mod gc_model;
 mod hostile;

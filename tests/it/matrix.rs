@@ -183,7 +183,7 @@ fn is_the_challenge(case: &Case, site: &Site, open: bool, challenge: &str) -> bo
     match row.dialect {
         "hub" => challenge == "JWT realm=\"api\"",
         "mlspace" => challenge == "Basic realm=\"outport\"",
-        "token" => challenge == "Basic realm=\"Outport\"",
+        "token" | "gap" => challenge == "Basic realm=\"Outport\"",
         "v1" if token_was_sent && challenge == "Token" => true,
         "v1" if row.path.contains("{name}") => challenge == "Basic realm=\"auth required\",Token",
         "v1" => challenge == "Basic realm=\"auth required\"",

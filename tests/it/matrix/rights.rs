@@ -19,6 +19,7 @@ pub enum Right {
     SignUp,
     List,
     Catalog,
+    Bring,
     Everywhere,
     Workspace,
     Org(Standing),
@@ -31,7 +32,7 @@ pub enum Right {
     IdsDelete,
 }
 
-const WORDS: [(&str, Right); 24] = [
+const WORDS: [(&str, Right); 25] = [
     ("nothing", Right::Nothing),
     ("known", Right::Known),
     ("user", Right::User),
@@ -42,6 +43,7 @@ const WORDS: [(&str, Right); 24] = [
     ("sign-up", Right::SignUp),
     ("list", Right::List),
     ("catalog", Right::Catalog),
+    ("bring", Right::Bring),
     ("everywhere", Right::Everywhere),
     ("workspace", Right::Workspace),
     ("org-member", Right::Org(Standing::Member)),
@@ -124,6 +126,7 @@ pub fn verdict(row: &Row, who: &Principal, place: Option<&Place>, open: bool) ->
         Right::List => or(lists, 403),
         // The registry's own clients ask again where a token does not do.
         Right::Catalog => or(is_known && lists, 401),
+        Right::Bring => user_who(who.limit.is_none_or(|(access, _)| access >= Access::Push)),
         Right::Everywhere => user_who(who.reaches_everywhere(Access::Pull)),
         // A service client knows of no workspace but its own.
         Right::Workspace if who.scheme == Scheme::Service => or(who.reaches(Access::Pull, "acme/any"), 401),
