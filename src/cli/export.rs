@@ -102,7 +102,7 @@ impl ExportVerb {
             Format::Bundle => {
                 let number = key.as_ref().map(KeyFile::next).transpose()?;
                 let signed = key.as_ref().map(|file| &file.key).zip(number);
-                let made = signed.as_ref().map(|_| when(super::now_us()));
+                let made = signed.as_ref().map(|_| when((registry.clock().wall_us)()));
                 Layout::bundle(contents, have.as_ref(), made, signed)?
             }
         };
