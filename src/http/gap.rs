@@ -12,7 +12,7 @@ use super::ops;
 use super::reply::{self, Body, ExportBody, Reply};
 use super::route::{Asked, Dialect, Identified, Route, routes};
 use crate::archive::{self, Naming};
-use crate::bundle::{Format, Layout};
+use crate::bundle::{Format, Inventory, Layout};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::manifest::Platform;
 use crate::names::RepoName;
@@ -108,9 +108,12 @@ async fn inventory(call: Call) -> Result<Reply> {
     let bytes = call
         .run(move |registry| {
             let everything = caller.user.as_ref().is_some_and(|user| user.admin) && caller.may_list();
-            let inventory = match named.is_empty() && everything {
-                true => registry.inventory()?,
-                false => {
+            let reads_none =
+                || Ok::<_, Error>(registry.catalog(caller.user.as_ref(), "", 1)?.names.is_empty());
+            let inventory = match named.is_empty() {
+                true if everything => registry.inventory()?,
+                true if reads_none()? => Inventory::default(),
+                _ => {
                     let all = [ImagePattern::parse("*")?];
                     let named = if named.is_empty() { &all[..] } else { &named };
                     let choose = Choose { referrers: true, ..Choose::default() };

@@ -221,7 +221,11 @@ fn a_delta_carries_what_is_missing_and_names_the_rest() {
     assert_eq!(import(&nowhere.registry, &delta).unwrap_err().kind, Kind::BlobMissing);
     import(&site.registry, &delta).unwrap();
     assert_eq!(sha256(&site.get("/v2/acme/app/manifests/2").body), second);
-    assert_eq!(site.registry.inventory().unwrap(), outside.registry.inventory().unwrap());
+    let needed = |registry: &Registry| {
+        let images = [ImagePattern::parse("acme/app").unwrap()];
+        registry.choose(&images, &PLAIN, &|_| Ok(true)).unwrap().inventory().unwrap()
+    };
+    assert_eq!(needed(&site.registry), needed(&outside.registry));
 }
 
 #[test]
@@ -277,4 +281,25 @@ fn a_docker_archive_holds_one_platform_of_each_image_or_says_what_to_do() {
     assert_eq!(list[0]["RepoTags"], json!(["acme/app:1"]));
     assert!(found.contains_key(list[0]["Config"].as_str().unwrap()));
     assert_eq!(found.len(), 3);
+}
+
+#[test]
+fn over_http_who_may_not_pull_learns_nothing_and_others_get_the_same_bytes() {
+    let site = Site::new();
+    site.add_user("carol");
+    site.push_image("acme/secret", "1", &noise(300_000, 1));
+    let answer = site.get("/export?image=acme/secret");
+    assert_eq!((answer.status, answer.body), (200, export(&site.registry, &["acme/secret"])));
+    assert_eq!(site.ask("GET", "/export?image=acme/secret").by_nobody().send().status, 401);
+    let hidden = site.ask("GET", "/export?image=acme/secret").by("carol").send();
+    let absent = site.ask("GET", "/export?image=acme/absent").by("carol").send();
+    assert_eq!((hidden.status, absent.status), (403, 403));
+    assert_eq!(hidden.json()["error"], absent.json()["error"]);
+    assert_eq!(site.ask("GET", "/export?image=acme/*").by("carol").send().status, 404);
+    assert_eq!(site.ask("GET", "/inventory?image=*").by("carol").send().status, 404);
+    assert_eq!(site.get("/export").status, 400);
+    assert_eq!(site.get("/export?image=acme/none").status, 404);
+    let listed = |answer: crate::harness::Answer| Inventory::read(&answer.body).unwrap().len();
+    assert_eq!(listed(site.get("/inventory")), 2);
+    assert_eq!(listed(site.ask("GET", "/inventory").by("carol").send()), 0);
 }
