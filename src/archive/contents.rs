@@ -1,7 +1,7 @@
 //! Which images an archive holds, and what they are to be called here.
 
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Archive, docker, refused};
 use crate::bundle::Document;
@@ -10,9 +10,9 @@ use crate::manifest::{self, MANIFEST_BYTES_MAX, is_index};
 use crate::names::{Digest, RepoName, Tag};
 
 /// Most manifests of one archive: all appear in one transaction.
-const MANIFESTS_MAX: usize = 20_000;
-/// Most repositories and tags likewise.
-const NAMES_MAX: usize = 10_000;
+const MANIFESTS_MAX: usize = 50_000;
+/// Most tags likewise.
+const NAMES_MAX: usize = 50_000;
 /// How deep indexes may lie in each other.
 const DEPTH_MAX: usize = 4;
 
@@ -143,7 +143,8 @@ impl Archive {
         if roots.is_empty() {
             return Err(refused("it names no images"));
         }
-        Planning { content, plan: Plan::default(), done: HashSet::new() }.all(&roots, naming)
+        let (done, tags, absent) = (HashSet::new(), HashMap::new(), HashSet::new());
+        Planning { content, plan: Plan::default(), done, tags, absent }.all(&roots, naming)
     }
 
     fn plan_of_document(
@@ -190,27 +191,31 @@ impl Archive {
         if index.manifests.len() > MANIFESTS_MAX {
             return Err(refused(format!("its index.json lists more than {MANIFESTS_MAX} images")));
         }
-        let mut roots: Vec<Root> = Vec::new();
+        let (mut roots, mut known) = (Vec::<Root>::new(), HashMap::<String, usize>::new());
         for descriptor in index.manifests {
             let digest = parse_digest(&descriptor.digest)?;
             check_size(content, &digest, descriptor.size)?;
             let names = name_of(descriptor.annotations.as_ref())?;
-            match roots.iter_mut().find(|root| root.digest == digest) {
-                Some(root) => root.names.extend(names),
-                None => {
-                    let names = names.into_iter().collect();
-                    roots.push(Root { digest, media_type: descriptor.media_type, names });
-                }
+            if let Some(at) = known.get(digest.as_str()) {
+                roots[*at].names.extend(names);
+                continue;
             }
+            known.insert(digest.as_str().to_owned(), roots.len());
+            let names = names.into_iter().collect();
+            roots.push(Root { digest, media_type: descriptor.media_type, names });
         }
         // docker save lists names a second time; buildkit there alone.
-        if roots.iter().any(|root| root.names.is_empty()) {
-            for (config, tags) in docker::names(self)? {
-                let Some(config) = config else { continue };
-                for root in roots.iter_mut().filter(|root| root.names.is_empty()) {
-                    if config_of(content, root)?.as_ref() == Some(&config) {
-                        root.names = tags.iter().map(|tag| full_name(tag)).collect::<Result<_>>()?;
-                    }
+        let mut second: HashMap<String, Vec<String>> = HashMap::new();
+        for (config, tags) in docker::names(self)? {
+            if let Some(config) = config {
+                second.entry(config.as_str().to_owned()).or_default().extend(tags);
+            }
+        }
+        if !second.is_empty() {
+            for root in roots.iter_mut().filter(|root| root.names.is_empty()) {
+                let config = config_of(content, root)?;
+                if let Some(tags) = config.and_then(|config| second.get(config.as_str())) {
+                    root.names = tags.iter().map(|tag| full_name(tag)).collect::<Result<_>>()?;
                 }
             }
         }
@@ -230,11 +235,13 @@ struct Planning<'a> {
     plan: Plan,
     /// What is planned already: a repository and a digest.
     done: HashSet<(String, String)>,
+    /// What each tag is to name.
+    tags: HashMap<(String, String), Digest>,
+    absent: HashSet<String>,
 }
 
 impl Planning<'_> {
     fn all(mut self, roots: &[Root], naming: &Naming) -> Result<Plan> {
-        let mut homes: BTreeMap<String, Vec<RepoName>> = BTreeMap::new();
         // What is about an image lies where the image lies.
         let mut nameless = Vec::new();
         let named = roots.iter().filter(|root| !root.names.is_empty()).count();
@@ -250,23 +257,25 @@ impl Planning<'_> {
             };
             for (repo, tag) in names {
                 self.root(root, &repo)?;
-                homes.entry(root.digest.as_str().to_owned()).or_default().push(repo.clone());
                 if let Some(tag) = tag {
                     self.tag(repo, tag, &root.digest)?;
                 }
             }
         }
+        let mut homes: HashMap<String, Vec<RepoName>> = HashMap::new();
+        if !nameless.is_empty() {
+            for planned in &self.plan.manifests {
+                homes.entry(planned.digest.as_str().to_owned()).or_default().push(planned.repo.clone());
+            }
+        }
         for root in nameless {
             let subject = self.subject(root)?;
-            let planned = |subject: &Digest| {
-                let found = self.plan.manifests.iter().filter(|planned| planned.digest == *subject);
-                found.map(|planned| planned.repo.clone()).collect::<Vec<RepoName>>()
-            };
-            let mut repos = subject.as_ref().map(planned).unwrap_or_default();
+            let mut repos =
+                subject.and_then(|subject| homes.get(subject.as_str()).cloned()).unwrap_or_default();
             if repos.is_empty() {
                 match &naming.repo {
                     Some(repo) => repos.push(repo.clone()),
-                    None if self.done.iter().any(|(_, digest)| digest == root.digest.as_str()) => continue,
+                    None if homes.contains_key(root.digest.as_str()) => continue,
                     None => {
                         return Err(refused(format!(
                             "the image {} in it has no name; give it one with --as NAME:TAG",
@@ -321,8 +330,11 @@ impl Planning<'_> {
                         here += 1;
                         self.walk(&child, descriptor.media_type.as_deref(), repo, depth + 1)?;
                     }
-                    None if !self.plan.absent.contains(&child) => self.plan.absent.push(child),
-                    None => {}
+                    None => {
+                        if self.absent.insert(child.as_str().to_owned()) {
+                            self.plan.absent.push(child);
+                        }
+                    }
                 }
             }
         }
@@ -360,8 +372,8 @@ impl Planning<'_> {
         if self.plan.tags.len() >= NAMES_MAX {
             return Err(refused(format!("it names more than {NAMES_MAX} tags")));
         }
-        match self.plan.tags.iter().find(|(r, t, _)| *r == repo && *t == tag) {
-            Some((_, _, other)) if other != digest => {
+        match self.tags.insert((repo.full().to_owned(), tag.as_str().to_owned()), digest.clone()) {
+            Some(other) if other != *digest => {
                 Err(refused(format!("two images of it are both called {repo}:{tag}")))
             }
             Some(_) => Ok(()),

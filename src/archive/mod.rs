@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use crate::bundle::{DOCUMENT, DOCUMENT_BYTES_MAX, SIGNATURE, SIGNATURE_BYTES_MAX};
+use crate::bundle::{DOCUMENT, DOCUMENT_BYTES_MAX, LINES_MAX, SIGNATURE, SIGNATURE_BYTES_MAX};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
 use crate::names::Digest;
@@ -25,8 +25,9 @@ pub use contents::{Content, Naming, Plan, Planned, strip_host};
 pub use source::{Volumes, unpack, unreadable, volumes};
 pub use tar::{Entry, Form, Tar};
 
-/// Most entries of an archive. Each is remembered, in 50 bytes.
-const ENTRIES_MAX: usize = 100_000;
+/// Most entries of an archive: as many as a bundle's document may name, and some. Each is
+/// remembered, in 50 bytes.
+const ENTRIES_MAX: usize = 2 * LINES_MAX + 1_000;
 /// Most files that are called by a path and not by their digest, and links: of `docker save`, two
 /// or three a layer.
 const NAMED_MAX: usize = 10_000;
@@ -324,6 +325,13 @@ impl<'a> Reading<'a> {
                     return Err(refused(format!("{path} must follow the document it signs")));
                 }
                 archive.signature = Some(small(path, SIGNATURE_BYTES_MAX as u64, from)?);
+            }
+            // What the document says counts, and is shorter.
+            "index.json" | "manifest.json" | "repositories" if archive.document.is_some() => {
+                if path == "index.json" {
+                    archive.index = Some(Vec::new());
+                }
+                self.tell()?;
             }
             "index.json" => {
                 archive.index = Some(small(path, JSON_BYTES_MAX, from)?);

@@ -7,11 +7,15 @@
 
 mod access;
 mod backup;
+mod bundle;
 mod check;
 mod config;
+mod export;
 mod gc;
 mod image;
 mod import;
+mod key;
+mod output;
 mod print;
 mod progress;
 mod pull;
@@ -87,6 +91,8 @@ enum Verb {
     /// Images: list, show, remove
     #[command(subcommand)]
     Image(image::Image),
+    Export(export::ExportVerb),
+    Inventory(export::InventoryVerb),
     Import(import::ImportVerb),
     Rollback(import::Rollback),
     Gc(gc::Gc),
@@ -97,6 +103,12 @@ enum Verb {
     Rebuild(backup::Rebuild),
     Pull(pull::Pull),
     Push(push::Push),
+    /// Bundles: inspect, verify
+    #[command(subcommand)]
+    Bundle(bundle::BundleVerb),
+    /// Keys that sign bundles: new, list, trust, remove
+    #[command(subcommand)]
+    Key(key::KeyVerb),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -119,6 +131,8 @@ impl Cli {
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Tag(tag) => tag.run(&self.common),
             Verb::Image(image) => image.run(&self.common),
+            Verb::Export(export) => export.run(&self.common),
+            Verb::Inventory(inventory) => inventory.run(&self.common),
             Verb::Import(import) => import.run(&self.common),
             Verb::Rollback(rollback) => rollback.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
@@ -129,6 +143,8 @@ impl Cli {
             Verb::Rebuild(rebuild) => rebuild.run(&self.common),
             Verb::Pull(pull) => pull.run(&self.common),
             Verb::Push(push) => push.run(&self.common),
+            Verb::Bundle(bundle) => bundle.run(&self.common),
+            Verb::Key(key) => key.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -473,6 +473,7 @@ impl Import<'_> {
     }
 
     fn is_here(&self, digest: &Digest) -> Result<bool> {
+        self.registry.suspect_verify(digest)?;
         let blob = self.registry.db.read(|tx| sql::blob(tx, digest))?;
         Ok(blob.is_some_and(|blob| blob.live && self.registry.blobs.is_there(digest, blob.bytes)))
     }
@@ -624,8 +625,16 @@ impl Whole {
                 }
             }
         }
+        let planned: HashSet<(&str, &str)> = self
+            .plan
+            .manifests
+            .iter()
+            .map(|planned| (planned.repo.full(), planned.digest.as_str()))
+            .collect();
         for (repo, tag, digest) in &self.plan.tags {
-            if !self.has(repo, digest) && sql::manifest_by_digest(tx, repo, digest)?.is_none() {
+            if !planned.contains(&(repo.full(), digest.as_str()))
+                && sql::manifest_by_digest(tx, repo, digest)?.is_none()
+            {
                 return Err(no_image(repo, tag, digest));
             }
         }
@@ -640,10 +649,6 @@ impl Whole {
         }
         let elsewhere = base_manifest(tx, repo, digest, self.bound)?.ok_or_else(|| gone(digest))?;
         sql::manifest_body(tx, elsewhere).map(Some)
-    }
-
-    fn has(&self, repo: &RepoName, digest: &Digest) -> bool {
-        self.plan.manifests.iter().any(|planned| planned.digest == *digest && planned.repo == *repo)
     }
 
     /// The tags, and what each names now.

@@ -17,6 +17,7 @@ mod images;
 mod import;
 mod index_v1;
 mod journal;
+mod keys;
 mod leases;
 mod mlspace;
 mod orgs;
@@ -60,6 +61,7 @@ pub use import::{
     Allow, Arrived, Brought, Import, ImportAsk, ImportBy, ImportRow, RolledBack, Sender, TagMoved,
 };
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
+pub use keys::KeyFile;
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use pages::{Listed, Mark, Next, Order, REACH, Slice, Wish};

@@ -18,6 +18,7 @@ mod carry;
 mod cli;
 mod client;
 mod damage;
+mod export;
 mod flips;
 mod folder;
 mod gc;
