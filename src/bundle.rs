@@ -14,6 +14,12 @@
 //!
 //! The signature is over the document's bytes, and the document names everything else by digest.
 
+mod inventory;
+mod layout;
+
+pub use inventory::{INVENTORY_BYTES_MAX, Inventory};
+pub use layout::{Contents, Format, Held, Layout, Part};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::SystemRandom;
@@ -66,10 +72,13 @@ pub fn blob_path(digest: &Digest) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Document {
     pub version: u32,
-    /// Who signed it, and when. An unsigned bundle says neither, so that the same images give
-    /// the same bytes.
+    /// Who signed it. An unsigned bundle says nothing of that.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub sent: Option<Sent>,
+    /// RFC 3339, UTC, by the sender's clock: for people. An export that nobody signs leaves it
+    /// out, so that the same images give the same bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made: Option<String>,
     /// By repository and tag.
     pub tags: Vec<TagLine>,
     /// Those that follow, in order: children before their index.
@@ -86,8 +95,6 @@ pub struct Sent {
     pub sender: KeyName,
     /// Grows with each bundle that a key signs; from 1.
     pub sequence: u64,
-    /// RFC 3339, UTC, by the sender's clock: for people.
-    pub made: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +178,7 @@ impl Document {
         blobs: Vec<BlobLine>,
         base: Base,
     ) -> Document {
-        Document { version: VERSION, sent: None, tags, manifests, blobs, base }
+        Document { version: VERSION, sent: None, made: None, tags, manifests, blobs, base }
     }
 
     /// Reads a document.
@@ -195,19 +202,17 @@ impl Document {
             return Err(invalid("the bundle was made by a newer Outport; read it with that version"));
         }
         let Object(body): Object<Body> = serde_json::from_slice(bytes).map_err(broken)?;
-        let sent = match (body.sender, body.sequence, body.made) {
-            (None, None, None) => None,
-            (Some(sender), Some(sequence), Some(made)) => Some(Sent { sender, sequence, made }),
-            _ => {
-                return Err(invalid("a bundle names its sender, its sequence and when it was made, or none"));
-            }
+        let sent = match (body.sender, body.sequence) {
+            (None, None) => None,
+            (Some(sender), Some(sequence)) => Some(Sent { sender, sequence }),
+            _ => return Err(invalid("a bundle names its sender and its sequence, or neither")),
         };
         let base = body.base.map_or_else(Base::default, |Object(base)| Base {
             blobs: lines(base.blobs),
             manifests: lines(base.manifests),
         });
         let (tags, manifests, blobs) = (lines(body.tags), lines(body.manifests), lines(body.blobs));
-        let document = Document { version, sent, tags, manifests, blobs, base };
+        let document = Document { version, sent, made: body.made, tags, manifests, blobs, base };
         document.check()?;
         Ok(document)
     }
@@ -229,14 +234,12 @@ impl Document {
     }
 
     fn check(&self) -> Result<()> {
-        if let Some(sent) = &self.sent {
-            if !(1..=SEQUENCE_MAX).contains(&sent.sequence) {
-                return Err(invalid("a bundle's sequence is a number from 1 on"));
-            }
-            let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b'T' | b':' | b'.' | b'Z');
-            if sent.made.len() > MOMENT_MAX || !sent.made.bytes().all(plain) {
-                return Err(invalid("when a bundle was made is said as 2026-11-21T08:00:00Z"));
-            }
+        if self.sent.as_ref().is_some_and(|sent| !(1..=SEQUENCE_MAX).contains(&sent.sequence)) {
+            return Err(invalid("a bundle's sequence is a number from 1 on"));
+        }
+        let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b'T' | b':' | b'.' | b'Z');
+        if self.made.as_ref().is_some_and(|made| made.len() > MOMENT_MAX || !made.bytes().all(plain)) {
+            return Err(invalid("when a bundle was made is said as 2026-11-21T08:00:00Z"));
         }
         let lists = [
             self.tags.len(),
@@ -290,14 +293,9 @@ fn check_line<'a>(named: &mut HashSet<&'a Digest>, digest: &'a Digest, repos: &[
     if !named.insert(digest) {
         return Err(invalid(format!("the bundle names {digest} twice")));
     }
-    // Sorted, which also says that each is there once.
-    if repos.is_empty()
-        || repos.len() > REPOS_MAX
-        || !repos.is_sorted_by(|one, next| one.full() < next.full())
-    {
-        return Err(invalid(format!(
-            "{digest}: the bundle names at least one repository, in order, each once"
-        )));
+    let mut each = HashSet::new();
+    if repos.is_empty() || repos.len() > REPOS_MAX || !repos.iter().all(|repo| each.insert(repo.full())) {
+        return Err(invalid(format!("{digest}: the bundle names at least one repository, each once")));
     }
     Ok(())
 }
@@ -510,14 +508,10 @@ mod tests {
     #[test]
     fn a_document_is_read_as_it_was_written() {
         let mut document = document();
-        for sent in [
-            None,
-            Some(Sent {
-                sender: KeyName::parse("depot-berlin").expect("parses"),
-                sequence: 42,
-                made: "2026-11-21T08:00:00Z".into(),
-            }),
-        ] {
+        for sent in
+            [None, Some(Sent { sender: KeyName::parse("depot-berlin").expect("parses"), sequence: 42 })]
+        {
+            document.made = sent.is_some().then(|| "2026-11-21T08:00:00Z".into());
             document.sent = sent;
             let bytes = document.bytes().expect("writes");
             assert_eq!(Document::read(&bytes).expect("reads"), document);
@@ -544,7 +538,7 @@ mod tests {
     #[test]
     fn a_document_that_contradicts_itself_is_refused_with_a_sentence() {
         type Change = fn(&mut Document);
-        let changes: [(Change, &str); 12] = [
+        let changes: [(Change, &str); 13] = [
             (|d| d.tags[0].digest = digest('e'), "no manifest"),
             (|d| d.tags[0].digest = digest('b'), "no manifest"),
             (|d| d.tags[1].tag = d.tags[0].tag.clone(), "twice"),
@@ -552,14 +546,15 @@ mod tests {
             (|d| d.blobs[0].digest = digest('a'), "twice"),
             (|d| d.blobs[0].digest = digest('d'), "twice"),
             (|d| d.blobs[0].repos.clear(), "at least one"),
-            (|d| d.manifests[0].repos.reverse(), "in order"),
+            (|d| d.manifests[0].repos.push(RepoName::parse("acme/app").expect("parses")), "each once"),
+            (|d| d.made = Some("<b>".into()), "said as"),
             (|d| d.manifests[0].size = MANIFEST_BYTES_MAX as u64 + 1, "4 MiB"),
             (|d| d.manifests[0].media_type = "a\nb".into(), "media type"),
             (|d| d.version = 2, "newer"),
             (
                 |d| {
                     let sender = KeyName::parse("a").expect("parses");
-                    d.sent = Some(Sent { sender, sequence: 0, made: String::new() });
+                    d.sent = Some(Sent { sender, sequence: 0 });
                 },
                 "from 1",
             ),

@@ -6,8 +6,12 @@
 pub mod archive;
 /// What a bundle holds, who sent it, and how that is signed.
 pub mod bundle;
+/// Between archives and other registries.
+pub mod carry;
 /// The command line.
 pub mod cli;
+/// Other registries, asked as a client.
+pub mod client;
 /// File, environment and flags, resolved into plain fields.
 pub mod config;
 /// One error: a kind that decides the answer, a detail for the client, a cause for the log.

@@ -39,6 +39,9 @@ const MEDIA_TYPES: [(&str, Shape); 5] = [
     (OCI_ARTIFACT, Shape::Artifact),
 ];
 
+/// The media types that are asked for where any will do.
+pub const ACCEPTED: [&str; 5] = [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST, OCI_ARTIFACT];
+
 /// What clients that do not know better send as a Content-Type. The body decides then.
 const GENERIC_TYPES: [&str; 5] =
     ["", "application/json", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"];
@@ -278,6 +281,15 @@ pub fn is_index(media_type: &str) -> bool {
     MEDIA_TYPES.iter().any(|(name, shape)| *name == media_type && *shape == Shape::Index)
 }
 
+/// The blobs that a manifest names, with the sizes it gives: its config first, then layers in
+/// order. None for what does not parse; [`read`] says why.
+pub fn blob_sizes(manifest: &[u8]) -> Vec<(Digest, u64)> {
+    let Ok(Object::<Body>(body)) = serde_json::from_slice(manifest) else { return Vec::new() };
+    let lists = [body.layers, body.blobs].into_iter().flatten().flat_map(|list| list.0);
+    let all = body.config.into_iter().chain(lists);
+    all.filter_map(|Object(descriptor)| Some((descriptor.digest().ok()?, descriptor.size))).collect()
+}
+
 /// Where an image runs, as far as it says so; empty where it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Platform {
@@ -302,6 +314,40 @@ impl Platform {
     }
 }
 
+impl Platform {
+    /// `linux/arm64` or `linux/arm/v7`, as people name what they want.
+    pub fn parse(text: &str) -> Result<Platform> {
+        let words: Vec<&str> = text.split('/').collect();
+        let fits = |word: &&str| {
+            !word.is_empty() && word.len() <= PLATFORM_WORD_MAX && word.bytes().all(|b| b.is_ascii_graphic())
+        };
+        if !(2..=3).contains(&words.len()) || !words.iter().all(fits) {
+            return Err(Kind::Invalid(Thing::Request)
+                .because(format!("{text:.100} is no platform; one is like linux/arm64 or linux/arm/v7")));
+        }
+        Ok(Platform {
+            os: words[0].to_owned(),
+            architecture: words[1].to_owned(),
+            variant: words.get(2).map(|&word| word.to_owned()),
+            os_version: None,
+        })
+    }
+
+    /// Whether somebody who wants this is served by that: without a variant any will do.
+    pub fn takes(&self, other: &Platform) -> bool {
+        self.os == other.os
+            && self.architecture == other.architecture
+            && (self.variant.is_none() || self.variant == other.variant)
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
 /// Longest word of a platform that is shown, in characters.
 const PLATFORM_WORD_MAX: usize = 64;
 
@@ -321,6 +367,28 @@ pub fn index_platforms(index: &[u8]) -> Vec<(Digest, Platform)> {
     let Ok(index) = serde_json::from_slice::<Index>(index) else { return Vec::new() };
     let child = |child: &Child| Some((Digest::parse(&child.digest).ok()?, Platform::of(&child.platform)));
     index.manifests.iter().filter_map(child).collect()
+}
+
+/// What buildkit attests lies in the index beside its image, as something for no platform.
+/// Which digest is about which.
+pub fn index_attestations(index: &[u8]) -> Vec<(Digest, Digest)> {
+    #[derive(Deserialize)]
+    struct Index {
+        #[serde(default)]
+        manifests: Vec<Child>,
+    }
+    #[derive(Deserialize)]
+    struct Child {
+        digest: String,
+        #[serde(default)]
+        annotations: serde_json::Value,
+    }
+    let Ok(index) = serde_json::from_slice::<Index>(index) else { return Vec::new() };
+    let about = |child: &Child| {
+        let image = child.annotations["vnd.docker.reference.digest"].as_str()?;
+        Some((Digest::parse(&child.digest).ok()?, Digest::parse(image).ok()?))
+    };
+    index.manifests.iter().filter_map(about).collect()
 }
 
 /// The platform that an image's config names.

@@ -88,6 +88,11 @@ impl Archive {
         self.blobs.len()
     }
 
+    /// The same, to be looked at.
+    pub fn sizes(&self) -> &HashMap<Key, u64> {
+        &self.blobs
+    }
+
     /// Which blobs it brought, and how many bytes each had.
     pub fn into_blobs(self) -> HashMap<Key, u64> {
         self.blobs

@@ -7,13 +7,20 @@
 
 mod access;
 mod backup;
+mod bundle;
 mod check;
 mod config;
+mod export;
 mod gc;
 mod image;
 mod import;
+mod key;
+mod output;
 mod print;
 mod progress;
+mod pull;
+mod push;
+mod remote;
 mod repo;
 mod scrub;
 mod serve;
@@ -84,6 +91,8 @@ enum Verb {
     /// Images: list, show, remove
     #[command(subcommand)]
     Image(image::Image),
+    Export(export::ExportVerb),
+    Inventory(export::InventoryVerb),
     Import(import::ImportVerb),
     Rollback(import::Rollback),
     Gc(gc::Gc),
@@ -92,6 +101,14 @@ enum Verb {
     Backup(backup::Backup),
     Restore(backup::Restore),
     Rebuild(backup::Rebuild),
+    Pull(pull::Pull),
+    Push(push::Push),
+    /// Bundles: inspect, verify
+    #[command(subcommand)]
+    Bundle(bundle::BundleVerb),
+    /// Keys that sign bundles: new, list, trust, remove
+    #[command(subcommand)]
+    Key(key::KeyVerb),
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -114,6 +131,8 @@ impl Cli {
             Verb::Repo(repo) => repo.run(&self.common),
             Verb::Tag(tag) => tag.run(&self.common),
             Verb::Image(image) => image.run(&self.common),
+            Verb::Export(export) => export.run(&self.common),
+            Verb::Inventory(inventory) => inventory.run(&self.common),
             Verb::Import(import) => import.run(&self.common),
             Verb::Rollback(rollback) => rollback.run(&self.common),
             Verb::Gc(gc) => gc.run(&self.common),
@@ -122,6 +141,10 @@ impl Cli {
             Verb::Backup(backup) => backup.run(&self.common),
             Verb::Restore(restore) => restore.run(&self.common),
             Verb::Rebuild(rebuild) => rebuild.run(&self.common),
+            Verb::Pull(pull) => pull.run(&self.common),
+            Verb::Push(push) => push.run(&self.common),
+            Verb::Bundle(bundle) => bundle.run(&self.common),
+            Verb::Key(key) => key.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -176,6 +199,11 @@ fn registry_options(config: &Config) -> Result<Options> {
         scrub_period: Duration::from_secs(config.scrub.days.saturating_mul(86_400)),
         retention: config.gc.retention.iter().map(|rule| rule.parse()).collect::<Result<_>>()?,
     })
+}
+
+/// The wall clock, in microseconds since 1970.
+fn now_us() -> i64 {
+    (Clock::system().wall_us)()
 }
 
 /// A repository with a tag or a digest, as clients name images; without either `latest`.

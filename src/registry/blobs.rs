@@ -38,7 +38,7 @@ pub enum Piece {
 }
 
 impl Piece {
-    const fn bytes(self) -> usize {
+    pub(super) const fn bytes(self) -> usize {
         match self {
             Piece::Full => 4 * CHUNK_BYTES,
             Piece::Small => CHUNK_BYTES,

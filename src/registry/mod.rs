@@ -9,6 +9,7 @@ mod ballast;
 mod blobs;
 mod catalog;
 mod db;
+mod export;
 mod failures;
 mod gc;
 mod grants;
@@ -16,6 +17,7 @@ mod images;
 mod import;
 mod index_v1;
 mod journal;
+mod keys;
 mod leases;
 mod mlspace;
 mod orgs;
@@ -30,7 +32,6 @@ mod services;
 mod sql;
 mod suspects;
 mod tokens;
-mod trust;
 mod uploads;
 mod vfs;
 
@@ -50,6 +51,7 @@ pub use backup::Backup;
 pub use blobs::{BlobReader, Piece, Space};
 pub use catalog::{PAGE_MAX, Page, Referrer, ReferrersPage, RepoRow};
 pub use db::PagesChecked;
+pub use export::{Choose, Export, ImagePattern};
 pub use gc::{Collect, Collected, Gone, Ticket};
 pub use grants::{Grant, Grantee, GroupName, GroupRow, Level, OWNERS, OrgRow, Pattern};
 pub use images::{ImageBlob, ImageRow, ImageWhole, TAG_COLOR_MAX, TagLine, TagSet};
@@ -57,6 +59,7 @@ pub use import::{
     Allow, Arrived, Brought, Import, ImportAsk, ImportBy, ImportRow, RolledBack, Sender, TagMoved,
 };
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
+pub use keys::{KeyFile, TrustedKey};
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
@@ -66,7 +69,6 @@ pub use retention::Rule;
 pub use scrub::{Read, Scrubbed, Wanted};
 pub use services::{Service, ServiceMade, ServiceRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
-pub use trust::TrustedKey;
 pub use uploads::Upload;
 
 /// Where time comes from. A test hands in its own.
@@ -270,6 +272,19 @@ impl Registry {
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
     pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
+        let (row, body, counted) = self.manifest_checked(repo, reference)?;
+        if let Some(repo_uuid) = counted {
+            self.db.pulls.count(&repo_uuid);
+        }
+        Ok((row, body))
+    }
+
+    /// The same, and nobody counts it: with the UUID of the repository that would, for an image.
+    fn manifest_checked(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<(ManifestRow, Vec<u8>, Option<String>)> {
         let (id, row, (body, repo_uuid, is_image)) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
             Ok((id, row, sql::manifest_content(tx, id)?))
@@ -279,10 +294,7 @@ impl Registry {
             self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
             return Err(Kind::NotFound(Thing::Manifest).into());
         }
-        if is_image {
-            self.db.pulls.count(&repo_uuid);
-        }
-        Ok((row, body))
+        Ok((row, body, is_image.then_some(repo_uuid)))
     }
 
     /// The size of a blob this repository holds, in bytes. Blocks while there are suspects.

@@ -4,6 +4,7 @@
 use crate::openapi;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use outport::http::tls::{Source, Tls};
 use outport::http::{App, Options, Server};
 use outport::names::UserName;
 use outport::registry::{self, Clock, Mode, Registry, SignUp, UserAdd};
@@ -48,6 +49,8 @@ pub struct Wishes {
     pub registry: registry::Options,
     pub http: Options,
     pub boot_id: String,
+    /// With an authority of its own, in `tls/ca.crt`.
+    pub tls: bool,
 }
 
 impl Default for Wishes {
@@ -75,6 +78,7 @@ impl Default for Wishes {
                 connections_per_address: 64,
             },
             boot_id: "this boot".into(),
+            tls: false,
         }
     }
 }
@@ -120,7 +124,9 @@ impl Site {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let app = App::new(registry.clone(), wishes.http.clone()).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = runtime.block_on(Server::bind(app, &[any], None)).unwrap();
+        let source = Source::Own { dir: dir.path().join("tls"), names: Vec::new() };
+        let tls = wishes.tls.then(|| Arc::new(Tls::open(&source, 1_800_000_000).unwrap()));
+        let server = runtime.block_on(Server::bind(app, &[any], tls)).unwrap();
         let address = server.addresses()[0];
         let (stop, told) = watch::channel(false);
         let serving = runtime.spawn(server.serve(told, Duration::from_secs(10)));

@@ -139,6 +139,13 @@ pub fn repo_rows(tx: &Connection, last: &str, limit: u32) -> Result<Vec<RepoRow>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Names of repositories after `last`, in ASCII order.
+pub fn repo_names(tx: &Connection, last: &str, limit: u32) -> Result<Vec<String>> {
+    let mut statement = tx.prepare_cached("SELECT name FROM repo WHERE name > ?1 ORDER BY name LIMIT ?2")?;
+    let rows = statement.query_map(params![last, limit], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 // blob ------------------------------------------------------------------------
 
 #[derive(Clone, Copy)]
