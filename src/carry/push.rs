@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::archive::{self, Archive, Content, Key, Naming, Plan, Taker, key};
+use crate::archive::{self, Content, Key, Naming, Plan, Taker, key};
 use crate::bundle::Document;
 use crate::client::{Begun, Client, Endpoint, Remote, Upload};
 use crate::error::{Error, Kind, Result, Thing};
@@ -31,15 +31,6 @@ const JOBS: usize = 8;
 const NAMED_MAX: usize = 20;
 /// Longest file of open uploads, in bytes.
 const SESSIONS_MAX: u64 = 1 << 20;
-
-/// Where an archive is read from.
-pub enum Archives {
-    /// A file, or the first of its volumes.
-    File(PathBuf),
-    Dir(PathBuf),
-    /// Standard input, which can be read once.
-    Input,
-}
 
 /// What is sent where.
 pub struct Push<'a> {
@@ -101,11 +92,12 @@ impl Sessions {
 }
 
 impl Push<'_> {
-    /// Sends all that an archive holds and the registry does not. `progress` hears of bytes done
-    /// and of all there are to be sent.
+    /// Sends all that an archive holds and the registry does not. `from` is a file, the first of its
+    /// volumes or a directory, or None for standard input, which can be read once. `progress` hears
+    /// of bytes done and of all there are to be sent.
     pub fn push(
         &self,
-        from: &Archives,
+        from: Option<&Path>,
         sessions: &mut Sessions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Pushed> {
@@ -132,7 +124,10 @@ impl Push<'_> {
             sending.nameless_at = 0;
             sending.lost = None;
             let learning = sending.places.is_none();
-            let archive = read(from, &mut sending)?;
+            let archive = match from {
+                Some(path) => archive::read_path(path, &mut sending)?,
+                None => archive::read(io::stdin(), &mut sending)?,
+            };
             let learnt = learning && sending.places.is_none();
             if plan.is_none() {
                 sending.sizes = archive.sizes().clone();
@@ -141,7 +136,7 @@ impl Push<'_> {
             if !learnt && sending.lost.is_none() {
                 break;
             }
-            if matches!(from, Archives::Input) {
+            if from.is_none() {
                 return Err(sending.lost.unwrap_or_else(|| {
                     archive::refused("what is in it stands at its end; push it from a file")
                 }));
@@ -155,14 +150,6 @@ impl Push<'_> {
             return Err(error);
         }
         sending.name(&plan.unwrap_or_default())
-    }
-}
-
-fn read(from: &Archives, taker: &mut dyn Taker) -> Result<Archive> {
-    match from {
-        Archives::Dir(dir) => archive::read_dir(dir, taker),
-        Archives::Input => archive::read(io::stdin(), taker),
-        Archives::File(path) => archive::read_path(path, taker),
     }
 }
 
@@ -278,13 +265,12 @@ impl Sending<'_> {
     /// What a delta builds upon must be there.
     fn check_base(&mut self, document: &Document) -> Result<()> {
         let mut asked = Vec::new();
-        let lists = [(&document.base.manifests, true), (&document.base.blobs, false)];
-        for (items, is_manifest) in lists {
-            for item in items {
-                for repo in &item.repos {
-                    let repo = self.push.naming.under(repo)?;
-                    asked.push((item.digest.clone(), self.remote(&repo)?, is_manifest));
-                }
+        let manifests = document.base.manifests.iter().map(|line| (&line.digest, &line.repos, true));
+        let blobs = document.base.blobs.iter().map(|line| (&line.digest, &line.repos, false));
+        for (digest, repos, is_manifest) in manifests.chain(blobs) {
+            for repo in repos {
+                let repo = self.push.naming.under(repo)?;
+                asked.push((digest.clone(), self.remote(&repo)?, is_manifest));
             }
         }
         let missing = self.there(asked, false)?;
