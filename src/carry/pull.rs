@@ -1,21 +1,22 @@
 //! Images of other registries on their way into a bundle, which goes on where it was if it broke off.
 
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
-use super::bundle::{DOCUMENT, Layout, Part, lay_out};
-use crate::client::{Fetch, ImageName, Select, Selection, Wanted};
+use crate::bundle::{BlobLine, Contents, Held, Inventory, Layout, ManifestLine, Part, TagLine};
+use crate::client::{Fetch, Fetched, ImageName, Select, Selection, Wanted};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
-use crate::names::Digest;
+use crate::manifest;
+use crate::names::{Digest, RepoName, Tag};
 
 /// What is read at once of what is had.
 const PIECE: usize = 256 << 10;
-/// Longest document that is gone on with.
-const DOCUMENT_MAX: u64 = 16 << 20;
 
 /// Where a bundle is written.
 pub enum To {
@@ -35,19 +36,19 @@ pub struct Pulled {
     pub bytes: u64,
     /// Bytes of blobs that an earlier run had fetched.
     pub had: u64,
-    /// Blobs and manifests that the site has.
+    /// Blobs that the site has.
     pub base: u64,
 }
 
-/// Fetches what is named into a bundle. `made` is the time, RFC 3339; `had` says what the site has;
-/// `progress` hears of bytes done and of all.
+/// Fetches what is named into a bundle. Blobs that `have` lists are named and not carried;
+/// `progress` hears of bytes done and of all. The same images are the same bytes, so a file that an
+/// earlier run began is gone on with as far as it agrees.
 pub fn pull(
     runtime: &Runtime,
     select: &Select,
     names: &[ImageName],
     to: &To,
-    made: &str,
-    had: &dyn Fn(&Digest) -> bool,
+    have: Option<&Inventory>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Pulled> {
     if let To::File(path) = to
@@ -57,32 +58,90 @@ pub fn pull(
             .because(format!("{} is there already; name another file", path.display())));
     }
     let selection = runtime.block_on(select.select(names))?;
-    let mut pulled = Pulled::default();
-    let base = |selection: &Selection| {
-        let manifests = selection.manifests.iter().filter(|(fetched, _)| had(&fetched.digest)).count();
-        manifests + selection.blobs.iter().filter(|(wanted, _)| had(&wanted.digest)).count()
+    let layout = Layout::bundle(contents(&selection), have, None, None)?;
+    let coming = Coming::new(selection, &layout);
+    let mut pulled = Pulled {
+        tags: layout.document.tags.len() as u64,
+        manifests: layout.document.manifests.len() as u64,
+        blobs: layout.document.blobs.len() as u64,
+        base: layout.document.base.blobs.len() as u64,
+        bytes: layout.bytes,
+        had: 0,
     };
-    pulled.base = base(&selection) as u64;
     match to {
         To::Output => {
-            let layout = lay_out(&selection, made, had)?;
-            drop(selection);
             let mut out = Stream { to: io::stdout().lock() };
-            write(runtime, &layout, &mut out, &mut pulled, progress)?;
+            write(runtime, &layout, &coming, &mut out, &mut pulled, progress)?;
             out.to.flush().map_err(|error| unwritable(Path::new("standard output"), &error))?;
         }
         To::File(path) => {
-            let part = part_of(path);
-            let mut out = Growing::open(&part)?;
-            // What an earlier run began says when it was made: the same bytes come again.
-            let made = out.made().unwrap_or_else(|| made.to_owned());
-            let layout = lay_out(&selection, &made, had)?;
-            drop(selection);
-            write(runtime, &layout, &mut out, &mut pulled, progress)?;
+            let mut out = Growing::open(&part_of(path))?;
+            write(runtime, &layout, &coming, &mut out, &mut pulled, progress)?;
             out.finish(path)?;
         }
     }
     Ok(pulled)
+}
+
+/// What was selected, as a bundle names it.
+fn contents(selection: &Selection) -> Contents {
+    let attestations: HashSet<Digest> = selection
+        .manifests
+        .iter()
+        .flat_map(|(fetched, _)| manifest::index_attestations(&fetched.bytes))
+        .map(|(attestation, _)| attestation)
+        .collect();
+    let held = |(fetched, repos): &(Fetched, Vec<RepoName>)| {
+        let layers = manifest::blob_sizes(&fetched.bytes).into_iter().map(|(digest, _)| digest);
+        Held {
+            line: ManifestLine {
+                digest: fetched.digest.clone(),
+                size: fetched.bytes.len() as u64,
+                media_type: fetched.manifest.media_type.to_owned(),
+                repos: repos.clone(),
+            },
+            layers: layers.filter(|layer| fetched.manifest.config.as_ref() != Some(layer)).collect(),
+            attests: attestations.contains(&fetched.digest),
+            named: fetched.manifest.clone(),
+        }
+    };
+    let blob = |(wanted, repos): &(Wanted, Vec<RepoName>)| BlobLine {
+        digest: wanted.digest.clone(),
+        size: wanted.size,
+        repos: repos.clone(),
+    };
+    let tag = |(repo, tag, digest): &(RepoName, Tag, Digest)| TagLine {
+        repo: repo.clone(),
+        tag: tag.clone(),
+        digest: digest.clone(),
+    };
+    let mut tags: Vec<TagLine> = selection.tags.iter().map(tag).collect();
+    tags.sort_by(|one, next| (one.repo.full(), one.tag.as_str()).cmp(&(next.repo.full(), next.tag.as_str())));
+    Contents {
+        tags,
+        manifests: selection.manifests.iter().map(held).collect(),
+        blobs: selection.blobs.iter().map(blob).collect(),
+    }
+}
+
+/// What the parts of a stream are filled with.
+struct Coming {
+    manifests: HashMap<Digest, Bytes>,
+    /// Blobs that are carried, in the order of their parts.
+    blobs: Vec<Wanted>,
+}
+
+impl Coming {
+    fn new(selection: Selection, layout: &Layout) -> Coming {
+        let carried: HashSet<&Digest> = layout.document.blobs.iter().map(|line| &line.digest).collect();
+        let blobs = selection.blobs.into_iter().map(|(wanted, _)| wanted);
+        let manifests = selection.manifests.into_iter().map(|(fetched, _)| (fetched.digest, fetched.bytes));
+        Coming {
+            manifests: manifests.collect(),
+            // What is empty has no part.
+            blobs: blobs.filter(|wanted| wanted.size > 0 && carried.contains(&wanted.digest)).collect(),
+        }
+    }
 }
 
 fn part_of(path: &Path) -> PathBuf {
@@ -105,13 +164,14 @@ trait Out {
 fn write(
     runtime: &Runtime,
     layout: &Layout,
+    coming: &Coming,
     out: &mut dyn Out,
     pulled: &mut Pulled,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    let mut blobs = layout.blobs.iter();
+    let mut blobs = coming.blobs.iter();
     let fetch = |rest: &[Wanted]| Fetch::new(runtime.handle(), rest.iter().cloned());
-    let mut fetching = fetch(&layout.blobs);
+    let mut fetching = fetch(&coming.blobs);
     let mut done = 0;
     for part in &layout.parts {
         match part {
@@ -119,7 +179,12 @@ fn write(
                 out.put(bytes)?;
                 done += bytes.len() as u64;
             }
-            Part::Blob => {
+            Part::Manifest(at) => {
+                let line = layout.document.manifests.get(*at).ok_or(Kind::Internal)?;
+                out.put(coming.manifests.get(&line.digest).ok_or(Kind::Internal)?)?;
+                done += line.size;
+            }
+            Part::Blob(_) => {
                 let rest = blobs.as_slice();
                 let wanted = blobs.next().ok_or(Kind::Internal)?;
                 let (there, hash) = out.had(&wanted.digest, wanted.size)?;
@@ -161,8 +226,6 @@ fn write(
         }
         progress(done, layout.bytes);
     }
-    (pulled.tags, pulled.manifests) = (layout.tags, layout.manifests);
-    (pulled.blobs, pulled.bytes) = (layout.blobs.len() as u64, layout.bytes);
     Ok(())
 }
 
@@ -222,22 +285,6 @@ impl Growing {
         })?;
         let length = file.metadata()?.len();
         Ok(Growing { path: path.to_owned(), file, length, at: 0 })
-    }
-
-    /// When the bundle that was begun here was made.
-    fn made(&self) -> Option<String> {
-        #[derive(serde::Deserialize)]
-        struct Document {
-            made: String,
-        }
-        let mut archive = tar::Archive::new(&self.file);
-        let entry = archive
-            .entries()
-            .ok()?
-            .take(2)
-            .filter_map(io::Result::ok)
-            .find(|entry| entry.path_bytes() == DOCUMENT.as_bytes() && entry.size() <= DOCUMENT_MAX)?;
-        serde_json::from_reader::<_, Document>(entry).ok().map(|document| document.made)
     }
 
     fn cut(&mut self, at: u64) -> Result<()> {

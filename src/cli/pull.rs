@@ -2,11 +2,15 @@
 
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use super::Common;
 use super::progress::Progress;
 use super::remote::{RemoteArgs, runtime};
+use crate::archive::unreadable;
+use crate::bundle::{INVENTORY_BYTES_MAX, Inventory};
 use crate::carry::{To, pull};
 use crate::client::{Endpoint, ImageName, Select};
 use crate::error::{Kind, Result, Thing};
@@ -21,6 +25,9 @@ pub struct Pull {
     /// A new file, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Leave out what this inventory of the site lists, which `outport inventory` wrote there
+    #[arg(long, value_name = "FILE")]
+    have: Option<PathBuf>,
     /// Of images for several platforms only this one, as linux/arm64; may be given again
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Vec<String>,
@@ -61,17 +68,17 @@ impl Pull {
             true => To::Output,
             false => To::File(self.output.clone()),
         };
+        let have = self.have.as_deref().map(inventory).transpose()?;
         let runtime = runtime()?;
-        let made = super::print::when(super::now_us());
         let mut progress = Progress::default();
-        let outcome = pull(&runtime, &select, &names, &to, &made, &|_| false, &mut |done, all| {
-            progress.bytes(done, all)
-        });
+        let outcome =
+            pull(&runtime, &select, &names, &to, have.as_ref(), &mut |done, all| progress.bytes(done, all));
         progress.clear();
         let done = outcome?;
         let sentence = format!(
-            "Pulled {} tags, {} manifests and {} blobs, {} bytes in all; {} were there from before.",
-            done.tags, done.manifests, done.blobs, done.bytes, done.had
+            "Pulled {} tags, {} manifests and {} blobs, {} bytes in all; {} bytes were there from before, \
+             {} blobs are at the site.",
+            done.tags, done.manifests, done.blobs, done.bytes, done.had, done.base
         );
         match to {
             // Standard output is the bundle itself.
@@ -80,4 +87,13 @@ impl Pull {
         }
         Ok(())
     }
+}
+
+/// What a site has, read from a file.
+fn inventory(path: &Path) -> Result<Inventory> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(INVENTORY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|error| unreadable(path, &error))?;
+    Inventory::read(&bytes).map_err(|error| error.kind.because(format!("{}: {error}", path.display())))
 }

@@ -4,14 +4,13 @@ use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
+use super::Common;
 use super::progress::Progress;
 use super::remote::{RemoteArgs, parse_rate, runtime};
-use super::{Common, image_name};
 use crate::archive::Naming;
-use crate::carry::{Archives, Push as Pushing, Sessions};
+use crate::carry::{Push as Pushing, Sessions};
 use crate::client::Endpoint;
 use crate::error::{Kind, Result, Thing};
-use crate::names::{Reference, RepoName};
 
 /// Send bundles, OCI layouts or archives of docker save to any registry; again if it broke off
 #[derive(Debug, Args)]
@@ -24,7 +23,7 @@ pub struct Push {
     to: String,
     /// What the image is to be called, if the archive does not say so
     #[arg(long = "as", value_name = "NAME[:TAG]")]
-    called: Option<String>,
+    name: Option<String>,
     /// Send no more than so many bytes a second: 500K, 2M
     #[arg(long, value_parser = parse_rate)]
     rate: Option<u64>,
@@ -39,22 +38,8 @@ impl Push {
         let (host, prefix) = rest.split_once('/').map_or((rest, ""), |(host, prefix)| (host, prefix));
         let host = if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") };
         let to = Endpoint::parse(&host, !self.remote.insecure_http)?;
-        let prefix = prefix.trim_end_matches('/');
-        let mut naming = Naming {
-            prefix: Some(prefix).filter(|prefix| !prefix.is_empty()).map(RepoName::parse).transpose()?,
-            ..Naming::default()
-        };
-        if let Some(called) = &self.called {
-            let (repo, reference) = image_name(called)?;
-            naming.repo = Some(repo);
-            naming.tag = match reference {
-                Reference::Tag(tag) if called.contains(':') => Some(tag),
-                Reference::Tag(_) => None,
-                Reference::Digest(_) => {
-                    return Err(Kind::Invalid(Thing::Tag).because("a digest cannot be given, only a tag"));
-                }
-            };
-        }
+        let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
+        let naming = Naming::parse(self.name.as_deref(), prefix)?;
         let input = self.files.iter().any(|file| file.as_os_str() == "-");
         if input && self.remote.password_stdin {
             return Err(Kind::Invalid(Thing::User).because(
@@ -65,13 +50,10 @@ impl Push {
         let runtime = runtime()?;
         let push = Pushing { runtime: &runtime, client: &client, to: to.clone(), naming: &naming };
         for file in &self.files {
-            let (from, mut sessions) = match file {
-                file if file.as_os_str() == "-" => (Archives::Input, Sessions::default()),
-                file if file.is_dir() => (Archives::Dir(file.clone()), Sessions::beside(file)),
-                file => (Archives::File(file.clone()), Sessions::beside(file)),
-            };
+            let from = Some(file.as_path()).filter(|file| file.as_os_str() != "-");
+            let mut sessions = from.map(Sessions::beside).unwrap_or_default();
             let mut progress = Progress::default();
-            let outcome = push.push(&from, &mut sessions, &mut |done, all| progress.bytes(done, all));
+            let outcome = push.push(from, &mut sessions, &mut |done, all| progress.bytes(done, all));
             progress.clear();
             let done = outcome?;
             common.say(&json!({"pushed": done, "file": file, "to": self.to}), || {

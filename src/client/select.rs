@@ -260,11 +260,15 @@ impl Walk<'_> {
             .filter(|(_, p)| !p.os.is_empty())
             .map(|(_, platform)| platform.to_string())
             .collect();
+        // What buildkit attests of an image goes with it.
+        let attested = manifest::index_attestations(&fetched.bytes);
+        let attested = attested.into_iter().filter(|(_, about)| chosen.contains(about));
+        let attested: Vec<Digest> = attested.map(|(attestation, _)| attestation).collect();
         match chosen.is_empty() {
             true if named.is_empty() => Ok(all.clone()),
             true => Err(Kind::NotFound(Thing::Manifest)
                 .because(format!("{digest} is for other platforms: {}", named.join(", ")))),
-            false => Ok(chosen),
+            false => Ok([chosen, attested].concat()),
         }
     }
 

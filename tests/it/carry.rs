@@ -2,8 +2,8 @@
 
 use crate::binary::{BINARY, complained, outport, said};
 use crate::harness::{OCI_INDEX, PASSWORD, Site, Wishes, manifest, noise, sha256};
-use outport::carry::{To, pull};
-use outport::client::{Client, Host, ImageName, Login, Options, Select};
+use outport::bundle::Inventory;
+use outport::names::Digest;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -159,12 +159,8 @@ fn a_pull_that_broke_off_goes_on_and_gives_the_same_bytes() {
         let file = depot.file(&format!("{at}.tar"));
         std::fs::write(depot.file(&format!("{at}.tar.part")), &bytes[..cut]).unwrap();
         let pulled = ran(depot.dir.path(), &[&args[..], &[file.to_str().unwrap()]].concat());
-        let (document, expected) = (document(&file), document(&whole));
-        assert_eq!(document["manifests"], expected["manifests"]);
-        if cut > 5_000 {
-            assert!(std::fs::read(&file).unwrap() == bytes, "cut at {cut}");
-            assert!(pulled["pulled"]["had"].as_u64().unwrap() > cut as u64 - 100_000);
-        }
+        assert!(std::fs::read(&file).unwrap() == bytes, "cut at {cut}");
+        assert!(pulled["pulled"]["had"].as_u64().unwrap() + 20_000 > cut as u64, "cut at {cut}: {pulled}");
         assert!(!depot.file(&format!("{at}.tar.part")).exists());
     }
 }
@@ -183,9 +179,7 @@ fn what_a_power_cut_made_of_a_pull_is_found_and_fetched_again() {
         torn[cut - 4_096..].fill(0);
         std::fs::write(depot.file("torn.tar.part"), &torn).unwrap();
         ran(depot.dir.path(), &["pull", &depot.name(), "-o", file.to_str().unwrap()]);
-        let found = std::fs::read(&file).unwrap();
-        assert_eq!(found.len(), bytes.len());
-        assert!(wrong == 300 || found == bytes, "wrong at {wrong}, cut at {cut}");
+        assert!(std::fs::read(&file).unwrap() == bytes, "wrong at {wrong}, cut at {cut}");
         std::fs::remove_file(&file).unwrap();
     }
 }
@@ -196,8 +190,7 @@ fn a_pull_is_a_stream_too_and_overwrites_nothing() {
     let whole = depot.bundle("whole.tar");
     let streamed = run(depot.dir.path(), &["pull", &depot.name(), "-o", "-"]);
     assert!(streamed.status.success(), "{}", complained(&streamed));
-    std::fs::write(depot.file("streamed.tar"), &streamed.stdout).unwrap();
-    assert_eq!(document(&depot.file("streamed.tar"))["blobs"], document(&whole)["blobs"]);
+    assert!(streamed.stdout == std::fs::read(&whole).unwrap(), "the same images are the same bytes");
     let said = refused(depot.dir.path(), &["pull", &depot.name(), "-o", whole.to_str().unwrap()]);
     assert!(said.contains("is there already"), "{said}");
     let nothing = format!("{}/acme/none:1.0", depot.site.address);
@@ -268,24 +261,16 @@ fn a_delta_says_what_the_registry_must_have_and_is_taken_once_it_has() {
     let text = manifest(&config, 2, &[(&shared, 6), (&new, layer.len())], "");
     assert_eq!(depot.site.put_manifest("acme/app", "1.1", &text).status, 201);
 
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut options = Options::usual();
-    let login = Login::Password { user: "admin".into(), password: PASSWORD.into() };
-    options.logins.give(Host::parse(&depot.site.address.to_string()).unwrap(), login);
-    let select = Select {
-        client: Client::new(options).unwrap(),
-        mirrors: Vec::new(),
-        https: false,
-        platforms: Vec::new(),
-        referrers: true,
-    };
-    let name = ImageName::parse(&format!("{}/acme/app:1.1", depot.site.address)).unwrap();
+    let mut pages = vec![Vec::new(), old.iter().map(|digest| Digest::parse(digest).unwrap()).collect()];
+    let have = Inventory::of_pages(|| Ok(pages.pop().unwrap())).unwrap();
+    std::fs::write(depot.file("have.json"), have.bytes().unwrap()).unwrap();
     let delta = depot.file("delta.tar");
-    let had = |digest: &outport::names::Digest| old.contains(&digest.to_string());
-    let made = "2026-11-21T08:00:00Z";
-    let done =
-        pull(&runtime, &select, &[name], &To::File(delta.clone()), made, &had, &mut |_, _| ()).unwrap();
-    assert_eq!((done.blobs, done.base, done.bytes < 10_000), (1, 2, true), "{done:?}");
+    let name = format!("{}/acme/app:1.1", depot.site.address);
+    let have = depot.file("have.json");
+    let args = ["pull", &name, "-o", delta.to_str().unwrap(), "--have", have.to_str().unwrap()];
+    let done = ran(depot.dir.path(), &args);
+    assert_eq!((&done["pulled"]["blobs"], &done["pulled"]["base"]), (&json!(1), &json!(2)));
+    assert!(std::fs::metadata(&delta).unwrap().len() < 10_000);
 
     let there = Site::new();
     let to = there.address.to_string();
@@ -304,7 +289,8 @@ fn an_oci_layout_and_an_archive_of_docker_save_are_pushed_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let layer = noise(9 << 20, 3);
     let config =
-        br#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["sha256:00"]}}"#;
+        json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]}}).to_string();
+    let config = config.as_bytes();
     // What says how it belongs together comes last.
     let saved = tar_of(&[
         ("a/layer.tar", &layer),
@@ -329,7 +315,7 @@ fn an_oci_layout_and_an_archive_of_docker_save_are_pushed_as_they_are() {
     }]});
     let blobs = dir.path().join("layout/blobs/sha256");
     std::fs::create_dir_all(&blobs).unwrap();
-    for bytes in [config.as_slice(), &layer, text.as_bytes()] {
+    for bytes in [config, layer.as_slice(), text.as_bytes()] {
         std::fs::write(blobs.join(&sha256(bytes)["sha256:".len()..]), bytes).unwrap();
     }
     std::fs::write(dir.path().join("layout/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();

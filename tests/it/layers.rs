@@ -42,10 +42,14 @@ fn every_module_imports_only_what_lies_below_it() {
     assert_eq!(uses("registry", &["hyper::", "tokio::", "http_body"]), nothing, "the registry blocks");
     assert_eq!(uses("http", &["crate::cli", "crate::config", "crate::jobs", "rusqlite", "SELECT "]), nothing);
     assert_eq!(uses("jobs.rs", &["crate::http", "crate::cli", "crate::config", "rusqlite"]), nothing);
-    let beside = ["crate::registry", "crate::http", "crate::cli", "crate::config", "crate::jobs", "rusqlite"];
+    let beside =
+        ["crate::registry", "crate::http", "crate::cli::", "crate::config", "crate::jobs", "rusqlite"];
     assert_eq!(uses("client", &beside), nothing);
-    assert_eq!(uses("registry", &["crate::client"]), nothing);
-    assert_eq!(uses("http", &["crate::client"]), nothing);
+    assert_eq!(uses("carry", &beside), nothing);
+    for apart in ["registry", "http", "archive"] {
+        assert_eq!(uses(apart, &["crate::client", "crate::carry"]), nothing, "{apart}");
+    }
+    assert_eq!(uses("client", &["crate::archive", "crate::carry"]), nothing);
     for leaf in ["names.rs", "manifest.rs", "hash.rs", "error.rs", "config.rs"] {
         assert_eq!(
             uses(leaf, &["crate::registry", "crate::http", "crate::cli", "crate::client"]),
