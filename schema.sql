@@ -276,11 +276,10 @@ CREATE TABLE import_tag (
   PRIMARY KEY (import, repo, tag)
 ) WITHOUT ROWID, STRICT;
 
--- Whose bundles this site takes.
+-- Keys whose bundles are taken.
 CREATE TABLE trusted_key (
-  name       TEXT    PRIMARY KEY,              -- as its bundles name their sender
-  public     BLOB    NOT NULL UNIQUE,          -- Ed25519, 32 bytes
-  -- Of the newest bundle that was taken: an older one, or the same again, is not.
-  sequence   INTEGER NOT NULL DEFAULT 0,
+  name       TEXT    PRIMARY KEY,
+  public     BLOB    NOT NULL UNIQUE CHECK (length(public) = 32),   -- Ed25519
+  sequence   INTEGER NOT NULL DEFAULT 0,       -- of the last bundle that was taken
   trusted_us INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;

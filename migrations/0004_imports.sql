@@ -18,3 +18,11 @@ CREATE TABLE import_tag (
   after  TEXT    NOT NULL,
   PRIMARY KEY (import, repo, tag)
 ) WITHOUT ROWID, STRICT;
+
+-- Keys whose bundles are taken.
+CREATE TABLE trusted_key (
+  name       TEXT    PRIMARY KEY,
+  public     BLOB    NOT NULL UNIQUE CHECK (length(public) = 32),   -- Ed25519
+  sequence   INTEGER NOT NULL DEFAULT 0,       -- of the last bundle that was taken
+  trusted_us INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;

@@ -50,6 +50,17 @@ pub struct Contents {
     pub blobs: Vec<BlobLine>,
 }
 
+impl Contents {
+    /// What a site has that has all this.
+    pub fn inventory(self) -> Result<Inventory> {
+        let mut pages = vec![self.blobs];
+        Inventory::of_pages(|| {
+            let page = pages.pop().unwrap_or_default();
+            Ok(page.into_iter().map(|line| line.digest).collect())
+        })
+    }
+}
+
 /// A part of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {

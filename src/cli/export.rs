@@ -102,7 +102,7 @@ impl ExportVerb {
             Format::Bundle => {
                 let number = key.as_ref().map(KeyFile::next).transpose()?;
                 let signed = key.as_ref().map(|file| &file.key).zip(number);
-                let made = signed.as_ref().map(|_| when(super::now_us()));
+                let made = signed.as_ref().map(|_| when((registry.clock().wall_us)()));
                 Layout::bundle(contents, have.as_ref(), made, signed)?
             }
         };
@@ -181,11 +181,7 @@ impl InventoryVerb {
             false => {
                 let _stays = registry.stays()?;
                 let choose = Choose { referrers: true, ..Choose::default() };
-                let mut pages = vec![registry.choose(&images, &choose, &|_| Ok(true))?.blobs];
-                Inventory::of_pages(|| {
-                    let page = pages.pop().unwrap_or_default();
-                    Ok(page.into_iter().map(|line| line.digest).collect())
-                })?
+                registry.choose(&images, &choose, &|_| Ok(true))?.inventory()?
             }
         };
         let bytes = inventory.bytes()?;

@@ -68,7 +68,7 @@ impl KeyVerb {
                 for file in KeyFile::all(&registry.keys_dir())? {
                     common.say(&shown(&file)?, || line(&file));
                 }
-                for key in registry.keys_trusted()? {
+                for key in registry.trusted_keys()? {
                     let TrustedKey { name, public, sequence, trusted_us } = &key;
                     let mut json = whole(&key);
                     json["trusted"] = true.into();
@@ -79,19 +79,19 @@ impl KeyVerb {
             }
             KeyVerb::Trust { name, public } => {
                 let (name, public) = (KeyName::parse(&name)?, PublicKey::parse(&public)?);
-                common.open()?.key_trust(&name, &public)?;
+                common.open()?.key_trust(&name, public)?;
                 common.say(&json!({"trusted": name, "public": public}), || {
                     format!("Bundles that {name} signed are taken here.")
                 });
             }
             KeyVerb::Remove { name, dry_run } => {
                 let (name, registry) = (KeyName::parse(&name)?, common.open()?);
-                let Some(key) = registry.keys_trusted()?.into_iter().find(|key| key.name == name) else {
+                let Some(key) = registry.trusted_keys()?.into_iter().find(|key| key.name == name) else {
                     return Err(Kind::NotFound(Thing::Request)
                         .because(format!("no key is trusted as {name}; `outport key list` shows them")));
                 };
                 if !dry_run {
-                    registry.key_remove(&name)?;
+                    registry.key_untrust(&name)?;
                 }
                 common.say(&json!({"removed": key, "dry_run": dry_run}), || match dry_run {
                     true => format!("Bundles that {name} signed would be taken no longer."),

@@ -201,11 +201,6 @@ fn registry_options(config: &Config) -> Result<Options> {
     })
 }
 
-/// The wall clock, in microseconds since 1970.
-fn now_us() -> i64 {
-    (Clock::system().wall_us)()
-}
-
 /// A repository with a tag or a digest, as clients name images; without either `latest`.
 fn image_name(text: &str) -> Result<(RepoName, Reference)> {
     if let Some((repo, digest)) = text.split_once('@') {

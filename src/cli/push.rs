@@ -38,6 +38,7 @@ impl Push {
         let (host, prefix) = rest.split_once('/').map_or((rest, ""), |(host, prefix)| (host, prefix));
         let host = if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") };
         let to = Endpoint::parse(&host, !self.remote.insecure_http)?;
+        let prefix = prefix.trim_end_matches('/');
         let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
         let naming = Naming::parse(self.name.as_deref(), prefix)?;
         let input = self.files.iter().any(|file| file.as_os_str() == "-");

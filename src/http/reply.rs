@@ -8,12 +8,12 @@ use serde::Serialize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use tokio::task::JoinHandle;
 
 use super::App;
 use crate::error::{Error, Kind, Result, Thing};
-use crate::registry::{BlobReader, Piece};
+use crate::registry::{BlobReader, Export, Piece};
 
 pub type Reply = Response<Body>;
 
@@ -25,6 +25,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// Read as the client takes it.
     Blob(BlobBody),
+    /// The same, of many blobs.
+    Export(Box<ExportBody>),
 }
 
 impl HttpBody for Body {
@@ -35,6 +37,9 @@ impl HttpBody for Body {
         match self.get_mut() {
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Blob(blob) => blob.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Body::Export(export) => {
+                export.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
@@ -42,6 +47,7 @@ impl HttpBody for Body {
         match self {
             Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Body::Blob(blob) => blob.at == blob.end && blob.ready.is_none(),
+            Body::Export(export) => export.left == 0,
         }
     }
 
@@ -52,6 +58,7 @@ impl HttpBody for Body {
                 let ready = blob.ready.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 SizeHint::with_exact(blob.end - blob.at + ready)
             }
+            Body::Export(export) => SizeHint::with_exact(export.left),
         }
     }
 }
@@ -104,6 +111,60 @@ impl BlobBody {
             Err(_) => self.at = self.end,
         }
         Poll::Ready(Some(piece))
+    }
+}
+
+/// Images as one stream, read and checked a piece at a time while the client takes it.
+pub struct ExportBody {
+    app: Arc<App>,
+    /// None while it is being read, and after an error.
+    export: Option<Export>,
+    ready: Option<Bytes>,
+    /// Bytes that the client has not got.
+    left: u64,
+    reading: Option<JoinHandle<(Export, Result<Option<Bytes>>)>>,
+    share: Option<OwnedSemaphorePermit>,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl ExportBody {
+    /// `first` is the piece that begins the stretch.
+    pub fn new(app: Arc<App>, export: Export, first: Bytes, permit: SemaphorePermit<'static>) -> ExportBody {
+        let left = export.layout().bytes;
+        let (export, ready) = (Some(export), Some(first));
+        ExportBody { app, export, ready, left, reading: None, share: None, _permit: permit }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        if let Some(first) = self.ready.take() {
+            self.left -= first.len() as u64;
+            return Poll::Ready(Some(Ok(first)));
+        }
+        if self.share.is_none() {
+            self.share = self.app.piece_memory();
+        }
+        let size = if self.share.is_some() { Piece::Full } else { Piece::Small };
+        if self.reading.is_none() {
+            let Some(mut export) = self.export.take() else { return Poll::Ready(None) };
+            let registry = self.app.registry.clone();
+            self.reading = Some(tokio::task::spawn_blocking(move || {
+                let piece = registry.export_piece(&mut export, size);
+                (export, piece)
+            }));
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
+        let outcome = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        Poll::Ready(match outcome {
+            Ok((export, Ok(Some(piece)))) => {
+                self.export = Some(export);
+                self.left -= piece.len() as u64;
+                Some(Ok(piece))
+            }
+            Ok((_, Ok(None))) => None,
+            Ok((_, Err(error))) => Some(Err(error)),
+            Err(stopped) => Some(Err(Kind::Unavailable.from_cause(stopped))),
+        })
     }
 }
 

@@ -32,14 +32,13 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "OutP", so that `file` and people know whose database this is.
 const APPLICATION_ID: i32 = 0x4f75_7450;
 /// The version of schema.sql.
-const SCHEMA_VERSION: i32 = 5;
+const SCHEMA_VERSION: i32 = 4;
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// How an older version becomes the next one: the one at index 0 makes version 2 of 1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/0002_names_for_every_dialect.sql"),
     include_str!("../../migrations/0003_candidates.sql"),
     include_str!("../../migrations/0004_imports.sql"),
-    include_str!("../../migrations/0005_trusted_keys.sql"),
 ];
 
 /// Most writes that share one commit. Bounds how long the first of them waits.

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use super::blobs::{Blobs, Piece, Sealed};
 use super::db::Write;
 use super::gc::{CollectionLock, lock_collection};
-use super::keys::TrustedKey;
 use super::people::User;
+use super::trust::check_sequence;
 use super::{Registry, manifest_set, repo_make, some, sql};
 use crate::archive::{self, Archive, Content, Key, Naming, Plan, Planned, Taker, broken, key, refused};
 use crate::bundle::{Document, KeyName, Signature, Signs};
@@ -381,12 +381,12 @@ impl Import<'_> {
         let (source, sender) = (source.to_owned(), self.sender.clone());
         let written = self.registry.db.write(move |write| {
             if let Some((key, sequence)) = &used {
-                let trusted = sql::trusted_key(write.tx, key)?;
+                let trusted = sql::trusted_key(write.tx, key.as_str())?;
                 // It may have been taken meanwhile by somebody else, or the key be trusted no more.
                 let trusted =
                     trusted.ok_or_else(|| Kind::Denied.because("the key is not trusted any longer"))?;
                 check_sequence(&trusted, *sequence, allow)?;
-                sql::trusted_key_set_sequence(write.tx, key, *sequence)?;
+                sql::trusted_key_set_sequence(write.tx, key.as_str(), *sequence.max(&trusted.sequence))?;
             }
             let tags = whole.write(write, by, private)?;
             if tags.iter().all(|moved| moved.before.as_ref() == Some(&moved.digest)) {
@@ -442,9 +442,7 @@ impl Import<'_> {
         let Some(signature) = signature else { return self.check_unsigned() };
         let signature = Signature::read(signature)?;
         signature.verify(Signs::Bundle, document)?;
-        let keys = self.registry.keys_trusted()?;
-        let by = |key: &TrustedKey| key.public == signature.public && key.name == signature.key;
-        let Some(trusted) = keys.into_iter().find(by) else {
+        let Some(trusted) = self.registry.trusted_key(&signature.public)? else {
             return self.check_unsigned().map_err(|error| {
                 error.kind.because(format!(
                     "the bundle is signed by {}, whose key {} is not trusted here: \
@@ -466,7 +464,7 @@ impl Import<'_> {
         if self.allow.unsigned {
             return Ok(None);
         }
-        match !self.signed_only && self.registry.keys_trusted()?.is_empty() {
+        match !self.signed_only && self.registry.trusted_keys()?.is_empty() {
             true => Ok(None),
             false => Err(Kind::Denied.because(
                 "the archive is not signed, and this site takes what is signed by keys it trusts; \
@@ -714,24 +712,6 @@ impl Whole {
         }
         Ok(tags)
     }
-}
-
-/// Whether a bundle of this sequence may be taken from this key now.
-fn check_sequence(key: &TrustedKey, sequence: u64, allow: Allow) -> Result<()> {
-    let TrustedKey { name, sequence: last, .. } = key;
-    if sequence < *last && !allow.older {
-        return Err(Kind::Denied.because(format!(
-            "the bundle is number {sequence} of {name}, and number {last} was taken already: it is older; \
-             --allow older takes it all the same"
-        )));
-    }
-    if sequence == *last && !allow.replayed {
-        return Err(Kind::Denied.because(format!(
-            "the bundle is number {sequence} of {name}, which was taken already; \
-             --allow replayed takes it once more"
-        )));
-    }
-    Ok(())
 }
 
 fn no_image(repo: &RepoName, tag: &Tag, digest: &Digest) -> Error {

@@ -1,4 +1,4 @@
-//! Keys: those that sign, in files; those whose bundles are taken, in the database.
+//! Keys that sign bundles, in files; those whose bundles are taken are in the database.
 //!
 //! ```text
 //! DATA/keys/NAME.key        {"name": …, "secret": …}, for its owner alone
@@ -15,92 +15,17 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Registry, blobs, sql};
-use crate::bundle::{Key, KeyName, PublicKey, Sent, Signature};
+use super::{Registry, blobs};
+use crate::bundle::{Key, KeyName};
 use crate::error::{Error, Kind, Result, Thing};
 
 /// Longest file of a key, in bytes. Ours have 200.
 const FILE_BYTES_MAX: u64 = 4 << 10;
-/// Most keys that a site trusts: each bundle's sender is one, and people compare them by eye.
-const TRUSTED_MAX: usize = 1_000;
-
-/// A key whose bundles this site takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TrustedKey {
-    pub name: KeyName,
-    pub public: PublicKey,
-    /// Of the newest bundle that was taken; 0 before the first.
-    pub sequence: u64,
-    pub trusted_us: i64,
-}
 
 impl Registry {
     /// Where keys of this directory that sign are.
     pub fn keys_dir(&self) -> PathBuf {
         self.dir.join("keys")
-    }
-
-    /// Trusts a key from now on. `Exists` if that name, or that key, is trusted already: whoever
-    /// changes a key removes the old one first.
-    pub fn key_trust(&self, name: &KeyName, public: &PublicKey) -> Result<()> {
-        let (name, public) = (name.clone(), *public);
-        self.db.write(move |write| {
-            let known = sql::trusted_keys(write.tx)?;
-            if known.len() >= TRUSTED_MAX {
-                return Err(Kind::TooLarge(Thing::Request).because("1000 keys are trusted; remove one first"));
-            }
-            if let Some(same) = known.iter().find(|key| key.public == public) {
-                return Err(Kind::Exists(Thing::Request)
-                    .because(format!("this key is trusted already, as {}", same.name)));
-            }
-            match sql::trusted_key_insert(write.tx, &name, &public, write.now_us)? {
-                true => Ok(()),
-                false => Err(Kind::Exists(Thing::Request).because(format!(
-                    "another key is trusted as {name}; `outport key remove {name}` ends that"
-                ))),
-            }
-        })
-    }
-
-    /// The keys that are trusted, by name.
-    pub fn keys_trusted(&self) -> Result<Vec<TrustedKey>> {
-        self.db.read(sql::trusted_keys)
-    }
-
-    /// Whether a bundle is taken that is signed like this: by a key that is trusted under its
-    /// sender's name, and newer than what came from there before. The signature itself was
-    /// verified; `Denied` otherwise, saying why.
-    pub fn key_takes(&self, sent: &Sent, signature: &Signature) -> Result<()> {
-        let known = self.db.read(|tx| sql::trusted_key(tx, &sent.sender))?;
-        let Some(known) = known.filter(|known| known.public == signature.public) else {
-            return Err(Kind::Denied.because(format!(
-                "the key {} is not trusted as {}; `outport key trust` trusts it",
-                signature.public, sent.sender
-            )));
-        };
-        if sent.sequence <= known.sequence {
-            return Err(Kind::Denied.because(format!(
-                "this is number {} of {}, and number {} was taken already",
-                sent.sequence, sent.sender, known.sequence
-            )));
-        }
-        Ok(())
-    }
-
-    /// Notes that a bundle was taken: none that is older will be.
-    pub fn key_took(&self, sent: &Sent) -> Result<()> {
-        let sent = sent.clone();
-        self.db.write(move |write| sql::trusted_key_set_sequence(write.tx, &sent.sender, sent.sequence))
-    }
-
-    /// Trusts a key no longer, and forgets which bundles of it were taken.
-    pub fn key_remove(&self, name: &KeyName) -> Result<()> {
-        let name = name.clone();
-        self.db.write(move |write| match sql::trusted_key_delete(write.tx, &name)? {
-            true => Ok(()),
-            false => Err(Kind::NotFound(Thing::Request)
-                .because(format!("no key is trusted as {name}; `outport key list` shows them"))),
-        })
     }
 }
 

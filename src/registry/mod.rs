@@ -32,6 +32,7 @@ mod services;
 mod sql;
 mod suspects;
 mod tokens;
+mod trust;
 mod uploads;
 mod vfs;
 
@@ -59,7 +60,7 @@ pub use import::{
     Allow, Arrived, Brought, Import, ImportAsk, ImportBy, ImportRow, RolledBack, Sender, TagMoved,
 };
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
-pub use keys::{KeyFile, TrustedKey};
+pub use keys::KeyFile;
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
@@ -69,6 +70,7 @@ pub use retention::Rule;
 pub use scrub::{Read, Scrubbed, Wanted};
 pub use services::{Service, ServiceMade, ServiceRow};
 pub use tokens::{TOKEN_PREFIX, TokenRow, TokenScope};
+pub use trust::TrustedKey;
 pub use uploads::Upload;
 
 /// Where time comes from. A test hands in its own.

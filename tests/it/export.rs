@@ -278,31 +278,3 @@ fn a_docker_archive_holds_one_platform_of_each_image_or_says_what_to_do() {
     assert!(found.contains_key(list[0]["Config"].as_str().unwrap()));
     assert_eq!(found.len(), 3);
 }
-
-#[test]
-fn a_bundle_is_taken_from_a_trusted_key_once_and_none_that_is_older() {
-    use outport::bundle::{Key, KeyName, Sent, Signature, Signs};
-    let site = Site::new();
-    let name = KeyName::parse("depot").unwrap();
-    let key = Key::of_secret(name.clone(), &Key::generate().unwrap()).unwrap();
-    let other = Key::of_secret(name.clone(), &Key::generate().unwrap()).unwrap();
-    let signature = Signature::read(&key.sign(Signs::Bundle, b"text").unwrap()).unwrap();
-    let number = |sequence| Sent { sender: name.clone(), sequence };
-    assert_eq!(site.registry.key_takes(&number(1), &signature).unwrap_err().kind, Kind::Denied);
-    site.registry.key_trust(&name, &key.public()).unwrap();
-    assert_eq!(
-        site.registry.key_trust(&name, &other.public()).unwrap_err().kind,
-        Kind::Exists(Thing::Request)
-    );
-    site.registry.key_takes(&number(2), &signature).unwrap();
-    site.registry.key_took(&number(2)).unwrap();
-    for old in [1, 2] {
-        assert_eq!(site.registry.key_takes(&number(old), &signature).unwrap_err().kind, Kind::Denied);
-    }
-    site.registry.key_takes(&number(3), &signature).unwrap();
-    let forged = Signature::read(&other.sign(Signs::Bundle, b"text").unwrap()).unwrap();
-    assert_eq!(site.registry.key_takes(&number(3), &forged).unwrap_err().kind, Kind::Denied);
-    assert_eq!(site.registry.keys_trusted().unwrap()[0].sequence, 2);
-    site.registry.key_remove(&name).unwrap();
-    assert_eq!(site.registry.key_takes(&number(3), &signature).unwrap_err().kind, Kind::Denied);
-}

@@ -17,7 +17,7 @@ fn receipt(dir: &Path, name: &str) -> Value {
 fn a_signed_bundle_is_taken_in_once_it_settled_and_a_receipt_is_left() {
     let (site, dir) = (Site::new(), tempfile::tempdir().unwrap());
     let depot = key("depot");
-    site.registry.key_trust(&depot.name, &depot.public()).unwrap();
+    site.registry.key_trust(&depot.name, depot.public()).unwrap();
     let own = KeyName::parse("site").unwrap();
     KeyFile::create(&site.registry.keys_dir().join("site.key"), &own).unwrap();
     let image = Image::of(&[&noise(90_000, 1)]);

@@ -382,9 +382,9 @@ fn a_site_that_trusts_keys_takes_what_they_signed_each_once_and_in_order() {
     };
     // Nobody is trusted: whoever sends.
     allowed(&[], &numbered(&stranger, 1)).unwrap();
-    site.registry.key_trust(&depot.name, &depot.public()).unwrap();
+    site.registry.key_trust(&depot.name, depot.public()).unwrap();
     assert_eq!(
-        site.registry.key_trust(&stranger.name, &stranger.public()).unwrap_err().kind,
+        site.registry.key_trust(&stranger.name, stranger.public()).unwrap_err().kind,
         Kind::Exists(outport::error::Thing::Request)
     );
 
@@ -403,7 +403,7 @@ fn a_site_that_trusts_keys_takes_what_they_signed_each_once_and_in_order() {
         assert!(error.detail().contains(refusal), "{error}");
         allowed(&[words], &bytes).unwrap();
     }
-    assert_eq!(site.registry.keys_trusted().unwrap()[0].sequence, 5, "an older one counts for nothing");
+    assert_eq!(site.registry.trusted_keys().unwrap()[0].sequence, 5, "an older one counts for nothing");
     allowed(&[], &numbered(&depot, 6)).unwrap();
 
     // A document that was changed after it was signed is never taken.

@@ -1,10 +1,11 @@
-//! Imports, and the tags they moved.
+//! Imports, the tags they moved, and the keys that are trusted.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::import::{ImportRow, Sender, TagMoved};
+use super::super::trust::TrustedKey;
 use super::{digest_column, digest_or_null};
-use crate::bundle::KeyName;
+use crate::bundle::{KeyName, PublicKey};
 use crate::error::Result;
 use crate::names::Digest;
 
@@ -113,4 +114,49 @@ pub fn manifest_anywhere(tx: &Connection, digest: &Digest) -> Result<Option<i64>
         )?
         .query_row([digest.as_str()], |row| row.get(0))
         .optional()?)
+}
+
+// trusted_key -----------------------------------------------------------------
+
+const KEY_COLUMNS: &str = "name, public, sequence, trusted_us";
+
+fn key_row(row: &Row) -> rusqlite::Result<TrustedKey> {
+    let text: String = row.get(0)?;
+    let name = KeyName::parse(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    })?;
+    Ok(TrustedKey {
+        name,
+        public: PublicKey::of_bytes(row.get(1)?),
+        sequence: super::size_column(row, 2)?,
+        trusted_us: row.get(3)?,
+    })
+}
+
+pub fn trusted_keys(tx: &Connection) -> Result<Vec<TrustedKey>> {
+    let mut statement = tx.prepare_cached(&format!("SELECT {KEY_COLUMNS} FROM trusted_key ORDER BY name"))?;
+    let rows = statement.query_map([], key_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub fn trusted_key(tx: &Connection, name: &str) -> Result<Option<TrustedKey>> {
+    let mut statement =
+        tx.prepare_cached(&format!("SELECT {KEY_COLUMNS} FROM trusted_key WHERE name = ?1"))?;
+    Ok(statement.query_row([name], key_row).optional()?)
+}
+
+pub fn trusted_key_insert(tx: &Connection, name: &str, public: &PublicKey, now_us: i64) -> Result<()> {
+    tx.prepare_cached("INSERT INTO trusted_key (name, public, trusted_us) VALUES (?1, ?2, ?3)")?
+        .execute(params![name, public.bytes(), now_us])?;
+    Ok(())
+}
+
+pub fn trusted_key_delete(tx: &Connection, name: &str) -> Result<bool> {
+    Ok(tx.prepare_cached("DELETE FROM trusted_key WHERE name = ?1")?.execute([name])? > 0)
+}
+
+pub fn trusted_key_set_sequence(tx: &Connection, name: &str, sequence: u64) -> Result<()> {
+    tx.prepare_cached("UPDATE trusted_key SET sequence = ?2 WHERE name = ?1")?
+        .execute(params![name, super::size_value(sequence)])?;
+    Ok(())
 }
