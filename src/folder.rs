@@ -6,6 +6,7 @@
 //! were, and puts it in again.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -14,13 +15,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::archive::{self, Found};
+use crate::bundle::Signs;
 use crate::error::{Error, Kind, Result};
-use crate::registry::{Arrived, ImportAsk, Registry};
+use crate::registry::{Arrived, ImportAsk, KeyFile, Registry};
 
 /// How a receipt is called, after the name of what it is for.
 const RECEIPT: &str = ".receipt.json";
+const SIGNATURE: &str = ".receipt.sig";
 /// Longest receipt that is read again, in bytes.
-const RECEIPT_BYTES_MAX: u64 = 16 << 20;
+const RECEIPT_BYTES_MAX: u64 = 96 << 20;
 /// Most files of a folder that are looked at.
 const FILES_MAX: usize = 10_000;
 /// A full disk, or a store that takes no writes, may be well again after this long.
@@ -44,6 +47,9 @@ pub struct Receipt {
     taken_us: i64,
     #[serde(flatten)]
     outcome: Outcome,
+    /// What is here now, as `outport inventory` writes it: for the next bundle's sender.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inventory: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -143,10 +149,8 @@ impl Folder {
                     Outcome::Refused(error.detail().into_owned())
                 }
             };
-            let taken_us = (registry.clock().wall_us)();
-            let receipt = Receipt { version: 1, file: name, stamp, taken_us, outcome };
-            if let Err(error) = leave(&path, &receipt) {
-                tracing::warn!(file = receipt.file, %error, "the receipt could not be left beside the bundle");
+            if let Err(error) = leave(&path, name.clone(), stamp, outcome, registry) {
+                tracing::warn!(file = name, %error, "the receipt could not be left beside the bundle");
                 self.tried.insert(path, (stamp, Duration::MAX));
             }
         }
@@ -181,7 +185,10 @@ impl Folder {
             let entry = entry.map_err(unreadable)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            let is_ours = name.starts_with('.') || name.ends_with(RECEIPT) || name.ends_with(".part");
+            let is_ours = name.starts_with('.')
+                || name.ends_with(RECEIPT)
+                || name.ends_with(SIGNATURE)
+                || name.ends_with(".part");
             let number = name.rsplit_once('.').map_or("", |(_, number)| number);
             let is_later = number.len() == 3 && number.bytes().all(|b| b.is_ascii_digit()) && number != "001";
             if !is_ours && !is_later && entry.file_type().map_err(unreadable)?.is_file() {
@@ -215,23 +222,46 @@ fn receipt_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes a receipt beside what it is for: whole, or not at all.
-fn leave(path: &Path, receipt: &Receipt) -> Result<()> {
-    let text = serde_json::to_vec_pretty(receipt).map_err(|error| Kind::Internal.from_cause(error))?;
-    let to = receipt_of(path);
-    let mut part = to.clone().into_os_string();
-    part.push(".part");
+/// Writes a receipt beside what it is for, whole or not at all; and who signs for this site, if it
+/// has a key.
+fn leave(path: &Path, file: String, stamp: Stamp, outcome: Outcome, registry: &Registry) -> Result<()> {
+    let inventory = match &outcome {
+        Outcome::Imported(_) => {
+            let text = String::from_utf8(registry.inventory()?.bytes()?).map_err(internal)?;
+            Some(RawValue::from_string(text).map_err(internal)?)
+        }
+        Outcome::Refused(_) => None,
+    };
+    let taken_us = (registry.clock().wall_us)();
+    let receipt = Receipt { version: 1, file, stamp, taken_us, outcome, inventory };
+    let text = serde_json::to_vec(&receipt).map_err(internal)?;
+    if let Some(site) = KeyFile::all(&registry.keys_dir())?.first() {
+        // First: what finds the receipt finds who signed it.
+        put(path, SIGNATURE, &site.key.sign(Signs::Receipt, &text)?)?;
+    }
+    put(path, RECEIPT, &text)
+}
+
+fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Kind::Internal.from_cause(cause)
+}
+
+/// Writes a file beside another, whole or not at all.
+fn put(path: &Path, ending: &str, bytes: &[u8]) -> Result<()> {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let (to, part) = (beside(ending), beside(".receipt.part"));
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o644).open(&part)?;
-    file.write_all(&text)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     Ok(std::fs::rename(&part, &to)?)
 }
 
 /// The receipt of an import by hand, beside the bundle.
-pub fn leave_receipt(path: &Path, arrived: Arrived, taken_us: i64) -> Result<()> {
+pub fn leave_receipt(path: &Path, arrived: Arrived, registry: &Registry) -> Result<()> {
     let stamp = stamp(path).ok_or(Kind::Internal)?;
-    leave(
-        path,
-        &Receipt { version: 1, file: name_of(path), stamp, taken_us, outcome: Outcome::Imported(arrived) },
-    )
+    leave(path, name_of(path), stamp, Outcome::Imported(arrived), registry)
 }

@@ -94,8 +94,7 @@ fn take_folder(common: &Common, registry: &Registry, dir: PathBuf, allow: Allow)
 /// Leaves a receipt beside a bundle. A stick that cannot be written to is no failure.
 #[expect(clippy::print_stderr, reason = "a command line says what it could not do")]
 fn receipt(registry: &Registry, source: &Path, arrived: &Arrived) {
-    let taken_us = (registry.clock().wall_us)();
-    if let Err(error) = folder::leave_receipt(source, arrived.clone(), taken_us) {
+    if let Err(error) = folder::leave_receipt(source, arrived.clone(), registry) {
         eprintln!("outport: no receipt could be left beside {}: {}", source.display(), error);
     }
 }

@@ -451,9 +451,10 @@ impl Import<'_> {
                 ))
             });
         };
-        let sent = Document::read(document)?
-            .sent
-            .ok_or_else(|| refused("it is signed, and its document names no sender and no sequence"))?;
+        let sent =
+            Document::read(document)?.sent.filter(|sent| sent.sender == signature.key).ok_or_else(|| {
+                refused("it is signed, and its document does not name who signed it as its sender")
+            })?;
         check_sequence(&trusted, sent.sequence, self.allow)?;
         Ok(Some(trusted.name))
     }

@@ -3,7 +3,9 @@
 use crate::archives::{Image, bundle, bundle_by, key, layout};
 use crate::harness::{Site, noise};
 use crate::import::{image, is_pulled};
+use outport::bundle::{Inventory, KeyName, Signature, Signs};
 use outport::folder::Folder;
+use outport::registry::KeyFile;
 use serde_json::Value;
 use std::path::Path;
 
@@ -16,6 +18,8 @@ fn a_signed_bundle_is_taken_in_once_it_settled_and_a_receipt_is_left() {
     let (site, dir) = (Site::new(), tempfile::tempdir().unwrap());
     let depot = key("depot");
     site.registry.key_trust(&depot.name, depot.public()).unwrap();
+    let own = KeyName::parse("site").unwrap();
+    KeyFile::create(&site.registry.keys_dir().join("site.key"), &own).unwrap();
     let image = Image::of(&[&noise(90_000, 1)]);
     let whole = bundle_by(Some((&depot, 1)), &image, "acme/app", "1", &[]).end();
     let mut folder = Folder::new(dir.path().into(), false);
@@ -33,6 +37,13 @@ fn a_signed_bundle_is_taken_in_once_it_settled_and_a_receipt_is_left() {
         (said["bytes"].as_u64(), said["imported"]["sender"]["sequence"].as_u64()),
         (Some(whole.len() as u64), Some(1))
     );
+
+    assert!(Inventory::read(said["inventory"].to_string().as_bytes()).unwrap().len() >= 3);
+    let text = std::fs::read(dir.path().join("march.tar.receipt.json")).unwrap();
+    let signature = std::fs::read(dir.path().join("march.tar.receipt.sig")).unwrap();
+    let signature = Signature::read(&signature).unwrap();
+    assert_eq!(signature.key.as_str(), "site");
+    signature.verify(Signs::Receipt, &text).unwrap();
 
     // Once; also for a server that just started.
     assert!(folder.look(&site.registry).unwrap().refused.is_empty());
