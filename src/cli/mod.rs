@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod gc;
 mod image;
+mod manager;
 mod print;
 mod progress;
 mod repo;
