@@ -297,12 +297,17 @@ impl Config {
             return Err(wrong("log.format is text or json".into()));
         }
         self.trusted_proxies()?;
-        let listen = self.listen()?;
+        self.plain_http_may_be_on(&self.listen()?)?;
+        Ok(())
+    }
+
+    /// Refuses plain HTTP on an address that others reach and nobody named for it.
+    pub fn plain_http_may_be_on(&self, sockets: &[std::net::SocketAddr]) -> Result<()> {
         let mut plain_on = Vec::new();
         for text in &self.server.insecure_http_on {
             plain_on.push(address(text)?);
         }
-        for socket in listen {
+        for socket in sockets {
             if self.server.insecure_http && !socket.ip().is_loopback() && !plain_on.contains(&socket.ip()) {
                 return Err(wrong(format!(
                     "passwords would cross the network in the clear: plain HTTP is for loopback, not for {}; \

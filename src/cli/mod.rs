@@ -15,6 +15,7 @@ mod gc;
 mod image;
 mod import;
 mod key;
+mod manager;
 mod output;
 mod print;
 mod progress;

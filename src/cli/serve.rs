@@ -2,6 +2,7 @@
 
 use clap::Args;
 use std::io::IsTerminal;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Common, registry_options};
+use super::{Common, manager, registry_options};
 use crate::config::Config;
 use crate::error::{Kind, Result};
 use crate::folder::Folder;
@@ -25,6 +26,11 @@ const BLOCKING_THREADS: usize = 16;
 const STACK_BYTES: usize = 512 << 10;
 /// How often the certificate's end is looked at.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Credentials of the service manager, by name: the first administrator's password, and a
+/// certificate with its key, where the configuration names none.
+const PASSWORD: &str = "outport.admin-password";
+const TLS_CERT: &str = "outport.tls-cert";
+const TLS_KEY: &str = "outport.tls-key";
 
 #[derive(Debug, Args)]
 pub struct Serve {
@@ -47,6 +53,7 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(self, common: &Common) -> Result<()> {
+        let sockets = manager::sockets()?;
         let config = self.config(common)?;
         crate::memory::keep_small();
         raise_file_limit();
@@ -58,7 +65,7 @@ impl Serve {
             .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()?;
-        runtime.block_on(self.serve(common, &config))
+        runtime.block_on(self.serve(common, &config, sockets))
     }
 
     /// The configuration with this verb's flags, which win.
@@ -79,14 +86,17 @@ impl Serve {
         Ok(config)
     }
 
-    async fn serve(&self, common: &Common, config: &Config) -> Result<()> {
+    async fn serve(&self, common: &Common, config: &Config, sockets: Vec<TcpListener>) -> Result<()> {
         let dir = Path::new(&config.data);
         let clock = Clock::system();
         let now_secs = || (clock.wall_us)() / 1_000_000;
         let mode = Mode::Serve { boot_id: boot_id()? };
         let registry = Arc::new(Registry::open(dir, &mode, registry_options(config)?, clock.clone())?);
 
-        let password = std::env::var("OUTPORT_ADMIN_PASSWORD").ok().filter(|text| !text.is_empty());
+        let password = match std::env::var("OUTPORT_ADMIN_PASSWORD").ok().filter(|text| !text.is_empty()) {
+            None => manager::credential_line(PASSWORD)?,
+            given => given,
+        };
         let made = registry.admin_init(password.as_deref())?;
 
         let tls = match config.server.insecure_http {
@@ -98,11 +108,19 @@ impl Serve {
         if wanted > fit {
             tracing::warn!(wanted, fit, "fewer connections than configured, for so many files may be open");
         }
-        let server = Server::bind(app.clone(), &config.listen()?, tls.clone()).await?;
+        let server = if sockets.is_empty() {
+            Server::bind(app.clone(), &config.listen()?, tls.clone()).await?
+        } else {
+            Server::on(app.clone(), sockets, tls.clone())?
+        };
+        // Handed over sockets may be anywhere, whatever the configuration names.
+        config.plain_http_may_be_on(&server.addresses())?;
         // Before anybody is told that we are here.
         let mut signals = Signals::new()?;
         let ca = tls.as_ref().and_then(|_| tls_source(config).ca_path());
         announce(&server, tls.is_some(), ca.as_deref(), made.as_deref());
+        let watchdog = tokio::spawn(manager::feed_watchdog(registry.clone()));
+        manager::ready();
 
         let (stop_sender, stop) = watch::channel(false);
         let mut upkeep = tokio::spawn(jobs::run(registry.clone(), stop.clone()));
@@ -126,22 +144,29 @@ impl Serve {
             match told {
                 Told::Stop => break,
                 Told::CheckCertificate => {}
-                Told::Reload => match self.reload(common, &app) {
-                    Ok(new) => {
-                        config = new;
-                        tracing::info!("read the configuration again");
+                Told::Reload => {
+                    manager::reloading();
+                    match self.reload(common, &app) {
+                        Ok(new) => {
+                            config = new;
+                            tracing::info!("read the configuration again");
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "the configuration was not taken; the old one stays")
+                        }
                     }
-                    Err(error) => {
-                        tracing::error!(%error, "the configuration was not taken; the old one stays")
-                    }
-                },
+                }
             }
             if let Some(tls) = &tls
                 && let Err(error) = tls.reload(&tls_source(&config), now_secs())
             {
                 tracing::error!(%error, "the certificate was not taken; the old one stays");
             }
+            if matches!(told, Told::Reload) {
+                manager::ready();
+            }
         }
+        manager::stopping();
         tracing::info!("stopping; open requests may finish");
         // Receivers are gone only if their tasks have ended, which is what is wanted.
         let _ = stop_sender.send(true);
@@ -155,6 +180,8 @@ impl Serve {
         if let Err(error) = upkeep.await {
             tracing::error!(%error, "upkeep ended with a panic");
         }
+        watchdog.abort();
+        let _ = watchdog.await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -169,6 +196,7 @@ impl Serve {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Told {
     Stop,
     Reload,
@@ -203,7 +231,12 @@ impl Signals {
 fn tls_source(config: &Config) -> Source {
     match (&config.tls.cert, &config.tls.key) {
         (Some(cert), Some(key)) => Source::Files { cert: cert.into(), key: key.into() },
-        _ => Source::Own { dir: PathBuf::from(&config.data).join("tls"), names: config.tls.names.clone() },
+        _ => match (manager::credential(TLS_CERT), manager::credential(TLS_KEY)) {
+            (Some(cert), Some(key)) => Source::Files { cert, key },
+            _ => {
+                Source::Own { dir: PathBuf::from(&config.data).join("tls"), names: config.tls.names.clone() }
+            }
+        },
     }
 }
 

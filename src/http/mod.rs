@@ -233,8 +233,26 @@ impl Server {
             })?;
             listeners.push(listener);
         }
+        Ok(Server::new(app, listeners, tls))
+    }
+
+    /// Serves on sockets that somebody else bound and listens on. Needs a runtime.
+    pub fn on(
+        app: Arc<App>,
+        sockets: Vec<std::net::TcpListener>,
+        tls: Option<Arc<tls::Tls>>,
+    ) -> Result<Server> {
+        let mut listeners = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            socket.set_nonblocking(true)?;
+            listeners.push(TcpListener::from_std(socket)?);
+        }
+        Ok(Server::new(app, listeners, tls))
+    }
+
+    fn new(app: Arc<App>, listeners: Vec<TcpListener>, tls: Option<Arc<tls::Tls>>) -> Server {
         let places = Arc::new(Semaphore::new(app.options().connections_max));
-        Ok(Server { listeners, door: Door { app, tls, places, by_address: Arc::default() } })
+        Server { listeners, door: Door { app, tls, places, by_address: Arc::default() } }
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {

@@ -146,9 +146,9 @@ impl Wish {
         let needle = self.needle.to_ascii_lowercase();
         // Where names are not looked at, the database skips what comes before the page.
         let before = if self.after.is_some() { 0 } else { skip };
+        // One row more says whether there is one.
         let (unwanted, walked) = match filtered {
-            true => (before, Walk { skip: 0, take: REACH, ..self.start() }),
-            // One row more says whether there is one.
+            true => (before, Walk { skip: 0, take: REACH + 1, ..self.start() }),
             false => (0, Walk { skip: before, take: take + 1, ..self.start() }),
         };
         let mut ids = Vec::new();
@@ -156,6 +156,9 @@ impl Wish {
         let (mut place, mut end) = (Mark::default(), Mark::default());
         walk(walked, &mut |step| {
             looked += 1;
+            if filtered && looked > REACH {
+                return false;
+            }
             place.set(step.us, step.name);
             if filtered && !holds(&step.name[from..], &needle) {
                 return true;
@@ -178,7 +181,7 @@ impl Wish {
             (true, true) => Next::After(end),
             (true, false) => Next::Page,
             // The filter looks no further; there may be more.
-            (false, true) if filtered && looked == REACH => Next::After(place),
+            (false, true) if filtered && looked > REACH => Next::After(place),
             (false, _) => Next::End,
         };
         let count = match (filtered, long) {

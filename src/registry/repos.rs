@@ -252,6 +252,12 @@ impl Registry {
         Ok(row)
     }
 
+    /// The first 64 KiB of a config: all there is of any real one. Opens a file.
+    pub(super) fn config(&self, repo: &RepoName, config: &Digest) -> Result<bytes::Bytes> {
+        let blob = self.blob(repo, config)?;
+        self.blob_piece(&blob, 0, blob.bytes(), Piece::Small)
+    }
+
     /// What configs say, of the first 64 KiB of each: all there is of any real one. Those that
     /// cannot be read say nothing. Opens files, one after the other.
     pub(super) fn configs_read<T>(&self, configs: Configs, of: impl Fn(&[u8]) -> T) -> HashMap<Digest, T> {

@@ -3,10 +3,13 @@
 use crate::harness::{Answer, basic, noise, seed, sha256};
 use outport::registry::{Clock, Mode, Registry};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_outport");
 
@@ -44,17 +47,23 @@ struct Serving {
 
 impl Serving {
     fn start(data: &Path, args: &[&str]) -> Serving {
-        Serving::spawn(Command::new(BINARY), data, args)
+        Serving::start_with(data, args, |_| {})
+    }
+
+    fn start_with(data: &Path, args: &[&str], change: impl FnOnce(&mut Command)) -> Serving {
+        let mut command = Command::new(BINARY);
+        command.env("OUTPORT_ADMIN_PASSWORD", "correct horse");
+        change(&mut command);
+        Serving::run(command, data, args)
     }
 
     /// By a command that runs the binary with what follows.
-    fn spawn(mut command: Command, data: &Path, args: &[&str]) -> Serving {
+    fn run(mut command: Command, data: &Path, args: &[&str]) -> Serving {
         let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(args)
             .env("OUTPORT_STORAGE_RESERVE_BYTES", "0")
-            .env("OUTPORT_ADMIN_PASSWORD", "correct horse")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -157,7 +166,8 @@ fn strangers_who_only_connect_leave_descriptors_for_those_who_push_and_pull() {
     let data = tempfile::tempdir().unwrap();
     let mut few_files = Command::new("sh");
     few_files.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\"", BINARY]);
-    let server = Serving::spawn(few_files, data.path(), &["--insecure-http"]);
+    few_files.env("OUTPORT_ADMIN_PASSWORD", "correct horse");
+    let server = Serving::run(few_files, data.path(), &["--insecure-http"]);
     let mut inside = TcpStream::connect(server.address).unwrap();
     let mut ask = |method: &str, target: &str, body: &[u8]| {
         let head = format!(
@@ -298,6 +308,78 @@ fn sighup_takes_the_new_configuration_and_keeps_the_old_one_if_it_is_wrong() {
     std::fs::write(&file, "").unwrap();
     server.signal("-HUP");
     assert!(comes_to(&server, 404));
+}
+
+#[test]
+fn the_service_manager_is_told_of_start_reload_life_and_end() {
+    let data = tempfile::tempdir().unwrap();
+    let heard = UnixDatagram::bind(data.path().join("notify")).unwrap();
+    heard.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let told = |wanted: &str| {
+        let mut bytes = [0; 256];
+        loop {
+            let len = heard.recv(&mut bytes).unwrap();
+            let text = std::str::from_utf8(&bytes[..len]).unwrap();
+            if text.lines().any(|line| line == wanted) {
+                return text.to_owned();
+            }
+            assert_eq!(text, "WATCHDOG=1\n", "before {wanted}");
+        }
+    };
+    let mut server = Serving::start_with(data.path(), &["--insecure-http"], |command| {
+        command.env("NOTIFY_SOCKET", data.path().join("notify")).env("WATCHDOG_USEC", "20000");
+    });
+    told("READY=1");
+    told("WATCHDOG=1");
+    server.signal("-HUP");
+    assert!(told("RELOADING=1").contains("MONOTONIC_USEC="));
+    told("READY=1");
+    server.signal("-TERM");
+    told("STOPPING=1");
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn sockets_that_were_handed_over_are_served_and_nothing_else() {
+    let data = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    // The shell becomes the server, with the process id that it wrote down.
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, BINARY])
+        .stdin(OwnedFd::from(socket))
+        .env("OUTPORT_ADMIN_PASSWORD", "correct horse");
+    let server = Serving::run(command, data.path(), &["--insecure-http"]);
+    assert_eq!(server.address, address);
+    assert_eq!(server.ask("GET", "/v2/", b"").unwrap().status, 200);
+}
+
+#[test]
+fn plain_http_on_a_socket_that_others_reach_is_refused_whoever_bound_it() {
+    let data = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("0.0.0.0:0").unwrap();
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --insecure-http --data \"$1\" 3<&0 </dev/null";
+    let output = Command::new("sh")
+        .args(["-c", script, BINARY])
+        .arg(data.path())
+        .stdin(OwnedFd::from(socket))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complained(&output).contains("in the clear"), "{}", complained(&output));
+}
+
+#[test]
+fn the_first_password_comes_from_a_credential() {
+    let data = tempfile::tempdir().unwrap();
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("outport.admin-password"), "correct horse\n").unwrap();
+    let server = Serving::start_with(data.path(), &["--insecure-http"], |command| {
+        command.env_remove("OUTPORT_ADMIN_PASSWORD").env("CREDENTIALS_DIRECTORY", credentials.path());
+    });
+    assert_eq!(server.ask("GET", "/v2/", b"").unwrap().status, 200);
 }
 
 #[test]
