@@ -379,6 +379,8 @@ impl Import<'_> {
         }
         let (by, private) = (self.by.user.as_ref().map(|user| user.id), self.registry.options().private);
         let (source, sender) = (source.to_owned(), self.sender.clone());
+        let carried = &whole.plan.manifests[..whole.plan.carried];
+        let manifests: Vec<Digest> = carried.iter().map(|planned| planned.digest.clone()).collect();
         let written = self.registry.db.write(move |write| {
             if let Some((key, sequence)) = &used {
                 let trusted = sql::trusted_key(write.tx, key.as_str())?;
@@ -400,6 +402,7 @@ impl Import<'_> {
             Ok((Some(id), tags))
         })?;
         (imported.id, imported.tags) = written;
+        self.registry.files_remove(manifests)?;
         Ok(imported)
     }
 
@@ -702,6 +705,12 @@ impl Whole {
             sql::repo_set_pushed(tx, repo, write.now_us)?;
         }
         not_whole(&missing)?;
+        for planned in &self.plan.manifests[..self.plan.carried] {
+            // It was a blob only to get here.
+            if let Some(blob) = sql::blob(tx, &planned.digest)? {
+                sql::blob_delete_unheld(tx, blob.id)?;
+            }
+        }
         for (name, tag, digest) in &self.plan.tags {
             let image = sql::manifest_by_digest(tx, name, digest)?;
             let (Some(repo), Some(image)) = (sql::repo(tx, name)?, image) else {
