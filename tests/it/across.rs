@@ -187,7 +187,7 @@ fn mlspace_get(shelf: &Shelf, who: &str, rest: &str) -> Answer {
 }
 
 fn mlspace_repo(shelf: &Shelf, who: &str) -> Option<Value> {
-    let rows = mlspace_get(shelf, who, "repositories/?page_size=100").json();
+    let rows = mlspace_get(shelf, who, "repositories/?page_size=50").json();
     rows.as_array().unwrap().iter().find(|row| row["name"] == shelf.name).cloned()
 }
 
