@@ -60,6 +60,10 @@ impl World {
                 self.keys.insert(Key::Blob(repo.clone(), blob.digest()));
                 self.blobs.insert(blob.digest(), *blob);
             }
+            Step::Import { repo, tag, blobs, body } => {
+                blobs.iter().for_each(|blob| self.add(&Step::push(repo, *blob)));
+                self.add(&Step::put(repo, tag, body));
+            }
             Step::PutManifest { repo, tag, body } => {
                 let digest = sha256(body.as_bytes());
                 self.keys.insert(Key::Manifest(repo.clone(), digest.clone()));

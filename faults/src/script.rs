@@ -109,6 +109,13 @@ pub enum Step {
     },
     /// What no manifest relies on goes.
     Collect,
+    /// An archive of one image comes in: the manifest `body` of these blobs.
+    Import {
+        repo: String,
+        tag: String,
+        blobs: Vec<Blob>,
+        body: String,
+    },
 }
 
 /// What may be asked about, and found.
@@ -136,6 +143,11 @@ impl Step {
         Step::PutManifest { repo: repo.into(), tag: Some(tag.into()), body: body.into() }
     }
 
+    pub fn import(repo: &str, tag: &str, blobs: &[Blob]) -> Step {
+        let body = image(blobs, tag);
+        Step::Import { repo: repo.into(), tag: tag.into(), blobs: blobs.to_vec(), body }
+    }
+
     /// What is true once this was done.
     pub fn apply(&self, state: &mut State) {
         let mut set = |key: Key, value: String| {
@@ -155,6 +167,10 @@ impl Step {
                 if let Some(tag) = tag {
                     set(Key::Tag(repo.clone(), tag.clone()), digest);
                 }
+            }
+            Step::Import { repo, tag, blobs, body } => {
+                blobs.iter().for_each(|blob| Step::push(repo, *blob).apply(state));
+                Step::put(repo, tag, body).apply(state);
             }
             Step::DeleteTag { repo, tag } => {
                 state.remove(&Key::Tag(repo.clone(), tag.clone()));
@@ -279,6 +295,7 @@ impl fmt::Display for Step {
             Step::DeleteBlob { repo, blob } => write!(f, "delete blob {} of {repo}", blob.seed),
             Step::DeleteRepo { repo } => write!(f, "delete repository {repo}"),
             Step::Collect => f.write_str("collect"),
+            Step::Import { repo, tag, .. } => write!(f, "import {repo}:{tag}"),
         }
     }
 }
@@ -306,6 +323,27 @@ pub fn image(blobs: &[Blob], note: &str) -> String {
         "layers": layers, "annotations": {"note": note},
     })
     .to_string()
+}
+
+/// An OCI layout, as a tar file, of an image by its name.
+pub fn archive(name: &str, blobs: &[Blob], body: &str) -> Vec<u8> {
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [{
+        "mediaType": OCI_MANIFEST, "digest": sha256(body.as_bytes()), "size": body.len(),
+        "annotations": {"io.containerd.image.name": name},
+    }]});
+    let path = |digest: &str| format!("blobs/{}", digest.replace(':', "/"));
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, bytes).expect("memory takes it");
+    };
+    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    add("index.json", index.to_string().as_bytes());
+    add(&path(&sha256(body.as_bytes())), body.as_bytes());
+    blobs.iter().for_each(|blob| add(&path(&blob.digest()), &blob.bytes()));
+    tar.into_inner().expect("memory takes it")
 }
 
 /// An index of these manifests.

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use outport::error::{Error, Kind};
 use outport::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
-use outport::registry::{Clock, Collect, ManifestPush, Mode, Options, Piece, Registry, SignUp, Upload, User};
+use outport::registry::{
+    Clock, Collect, ImportAsk, ManifestPush, Mode, Options, Piece, Registry, SignUp, Upload, User,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +18,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::script::{Key, State, Step, sha256};
+use crate::script::{Key, State, Step, archive, sha256};
 
 pub const PASSWORD: &str = "correct horse";
 /// How much of an upload goes into one write.
@@ -311,6 +313,12 @@ impl Subject for Store {
                 registry.collect(Collect { grace: Duration::ZERO, dry_run: false }, |_| {})?;
             }
             Step::DeleteRepo { repo } => registry.repo_remove(&RepoName::parse(repo)?)?,
+            Step::Import { repo, tag, blobs, body } => {
+                let bytes = archive(&format!("{repo}:{tag}"), blobs, body);
+                let mut import = registry.import_begin(ImportAsk::default(), |_| {})?;
+                let read = outport::archive::read(&bytes[..], &mut import)?;
+                import.finish(&read, "archive.tar", |_| Ok(()))?;
+            }
         }
         Ok(String::new())
     }

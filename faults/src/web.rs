@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::check::{Expect, NEXT_BOOT, START_WITHIN, difference};
-use crate::script::{Blob, Key, State, Step, sha256};
+use crate::script::{Blob, Key, State, Step, archive, sha256};
 use crate::store::{ANSWER_WITHIN, Failure, Outcome, PASSWORD, Running, Subject, Why};
 
 /// A running server; killed when it is dropped.
@@ -238,6 +238,10 @@ impl Subject for Server {
                 self.delete(&format!("/v2/{repo}/blobs/{}", blob.digest()), 202)?;
             }
             Step::DeleteRepo { repo } => self.delete(&format!("/v1/repositories/{repo}/"), 202)?,
+            Step::Import { repo, tag, blobs, body } => {
+                let bytes = archive(&format!("{repo}:{tag}"), blobs, body);
+                self.ask("POST", "/import", &[], &bytes)?.expect(200)?;
+            }
         }
         Ok(String::new())
     }

@@ -41,6 +41,7 @@ pub fn all() -> Vec<Script> {
         restarts(),
         long_wal(),
         collections(),
+        imports(),
     ]
 }
 
@@ -213,6 +214,21 @@ fn collections() -> Script {
     Script { name: "collections", base: with_base(base), lanes: vec![lane] }
 }
 
+/// Archives come in: a new image, one that shares layers with it and takes its tag, and the first
+/// once more; what is left of others is collected.
+fn imports() -> Script {
+    let [one, mut two] = [blobs(80), blobs(90)];
+    two[2] = one[2];
+    let lane = vec![
+        Step::import("team/app", "latest", &one),
+        Step::import("site/new", "v1", &two),
+        Step::import("site/new", "v1", &one),
+        Step::Collect,
+        Step::import("team/app", "latest", &two),
+    ];
+    Script { name: "imports", base: with_base(Vec::new()), lanes: vec![lane] }
+}
+
 /// One kind of request, to be hit by a fault at each of its operations in turn.
 pub struct Case {
     pub name: &'static str,
@@ -330,6 +346,11 @@ pub fn cases() -> Vec<Case> {
             |n| vec![Step::push(REPO, nth(n)), Step::push("team/other", nth(n))],
             |_| Step::Collect,
         ),
+        case(
+            "import an image",
+            |n| undo(n, |n| delete_image(&imported(n))),
+            |n| Step::import(REPO, "mine", &imported(n)),
+        ),
         case("pull a blob", |_| Vec::new(), |_| Step::Pull { repo: REPO.into(), blob: small(900)[1] }),
         case(
             "pull a manifest",
@@ -351,6 +372,15 @@ pub fn cases() -> Vec<Case> {
             ..case("start for the first time", |_| Vec::new(), |_| start("boot"))
         },
     ]
+}
+
+/// The blobs of an image that shares one with what is there.
+fn imported(n: u64) -> Vec<Blob> {
+    vec![small(900)[0], nth(n)]
+}
+
+fn delete_image(blobs: &[Blob]) -> Step {
+    Step::DeleteManifest { repo: REPO.into(), digest: sha256(image(blobs, "mine").as_bytes()) }
 }
 
 fn slot(n: u64) -> usize {
