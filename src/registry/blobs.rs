@@ -402,6 +402,22 @@ fn open_quietly(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether a data directory holds a blob, whatever its database says.
+pub fn any(dir: &Path) -> Result<bool> {
+    for algorithm in Algorithm::ALL {
+        match std::fs::read_dir(dir.join("blobs").join(algorithm.name())) {
+            Ok(mut entries) => {
+                if entries.next().transpose()?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
 /// Makes a directory and every missing one above it, each durable in its parent.
 pub(super) fn make_dir(dir: &Path) -> Result<()> {
     let parent = match dir.parent() {

@@ -178,6 +178,12 @@ impl Registry {
             Mode::Serve { .. } => Some(lock_dir(dir)?),
             Mode::Tool => None,
         };
+        if lock.is_some() && !dir.join("registry.db").exists() && blobs::any(dir)? {
+            return Err(Kind::NotFound(Thing::Repo).because(
+                "the blobs are there and the database is gone: restore a backup into a new directory, \
+                 or make the database again with `outport rebuild`",
+            ));
+        }
         let blobs = Blobs::open(dir)?;
         let writable = lock.is_none() || !failures::are_many(dir);
         let db = Db::open(dir, &blobs, &clock, writable)?;

@@ -242,6 +242,18 @@ fn a_rebuild_without_the_database_brings_back_every_image_tag_and_blob() {
 }
 
 #[test]
+fn blobs_without_a_database_are_no_new_registry() {
+    let site = Site::new();
+    site.push_image("team/app", "v1", b"layer");
+    let dir = site.close();
+    std::fs::remove_file(dir.path().join("registry.db")).unwrap();
+    let served = outport(dir.path(), &["serve", "--listen", "127.0.0.1:0", "--insecure-http"], "");
+    assert!(complained(&served).contains("outport rebuild"), "{served:?}");
+    assert!(!dir.path().join("registry.db").exists());
+    assert_eq!(outport(dir.path(), &["rebuild"], "").status.code(), Some(0));
+}
+
+#[test]
 fn a_rebuild_beside_a_server_or_without_blobs_is_refused() {
     let site = Site::new();
     let beside = outport(&site.path(""), &["rebuild"], "");
