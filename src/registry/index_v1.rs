@@ -311,7 +311,7 @@ impl Registry {
     // search ------------------------------------------------------------------------
 
     /// Repositories this caller may read whose name or description holds a text, by name; up
-    /// to 1,000 of them. None if the caller is nobody and nothing at all is public.
+    /// to [`FOUND_MAX`] of them. None if the caller is nobody and nothing at all is public.
     pub fn search(&self, user: Option<&User>, text: &str, slice: Slice) -> Result<Option<Listed<Found>>> {
         // SQLite would read up to a zero byte and no further.
         if text.len() > SEARCH_BYTES_MAX || text.chars().any(char::is_control) {

@@ -191,7 +191,7 @@ impl Registry {
     }
 
     /// Repositories that this caller may read whose names or descriptions hold `text`, by
-    /// name; up to 1,000 of them.
+    /// name; up to [`FOUND_MAX`] of them.
     pub fn repos_found(&self, user: Option<&User>, text: &str, slice: Slice) -> Result<Listed<Repo>> {
         let (user, text) = (id_of(user), text.to_ascii_lowercase());
         self.db.read(|tx| {

@@ -175,6 +175,8 @@ impl Names<'_> {
 
 /// Most characters of a search that are looked for in the index; the rest is compared.
 const INDEXED_CHARS_MAX: usize = 32;
+/// How many times what is shown may be looked at row by row, before the index is asked for less.
+const LOOKED_TIMES: u32 = 3;
 /// Most namespaces whose private repositories are found among too many to show.
 const MARKS_MAX: usize = 256;
 /// How many names are looked at for a text that is too short for the index, in each place.
@@ -205,11 +207,12 @@ pub fn names_found(tx: &Connection, sight: &Sight, text: &str, most: u32) -> Res
         return Ok(names.in_order());
     };
     // Where many are found, the index leaves out what this user may not read; to ask it for
-    // all their namespaces is dear.
+    // all their namespaces costs as much as to look at a thousand rows.
+    let looked = most.saturating_mul(LOOKED_TIMES);
     let few = tx
         .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM repo_words WHERE repo_words MATCH ?1 LIMIT ?2)")?
-        .query_row(params![three, most], |row| row.get::<_, u32>(0))?
-        < most;
+        .query_row(params![three, looked], |row| row.get::<_, u32>(0))?
+        < looked;
     let asked = if few { three } else { format!("{three} AND ({})", marks(namespaces)) };
     let readable = format!("r.private = 0 OR r.namespace IN ({NAMESPACES_READ})");
     match few {
