@@ -63,7 +63,8 @@ impl Paging {
         }
     }
 
-    /// A page of rows, each as `show` has it. `NotFound(Page)` beyond the last.
+    /// A page of rows, each as `show` has it. `NotFound(Page)` for a number beyond the last; a
+    /// mark is where a filter stopped looking, and there may be nothing behind it.
     pub fn reply<'a, T, S: Serialize>(
         &self,
         call: &Call,
@@ -71,7 +72,7 @@ impl Paging {
         show: impl Fn(&'a T) -> S,
     ) -> Result<Reply> {
         let Slice { skip, .. } = self.slice();
-        if self.page > 1 && skip >= listed.count && listed.rows.is_empty() {
+        if self.after.is_none() && self.page > 1 && skip >= listed.count && listed.rows.is_empty() {
             return Err(Kind::NotFound(Thing::Page).into());
         }
         // Under the host and scheme that the client used, for clients follow it to the letter.
