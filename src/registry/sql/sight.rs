@@ -224,12 +224,14 @@ pub fn names_found(tx: &Connection, sight: &Sight, text: &str, most: u32) -> Res
         }
         false => {
             let sql = format!("{from} WHERE w.repo_words MATCH ?3 AND {HIT} AND ({readable}) LIMIT ?4");
-            names.add(&sql, params![text, user, asked, most])?;
             // What was granted one by one has no mark.
             let granted = format!(
                 "SELECT r.name FROM repo AS r WHERE r.name IN ({PATTERNS_READ}) AND r.private = 1 AND {HIT} LIMIT ?3"
             );
-            names.add(&granted, params![text, user, most])?;
+            let left = most - names.add(&sql, params![text, user, asked, most])?;
+            if left > 0 {
+                names.add(&granted, params![text, user, left])?;
+            }
         }
     }
     Ok(names.in_order())
