@@ -150,10 +150,16 @@ impl Journal {
     }
 }
 
-/// Opens the log, alone: others may append, or put a new one in its place.
+/// Opens the log, alone: others may append, or put a new one in its place. Not even when it was
+/// read is noted, if it is ours: a look at it writes nothing.
 fn open_locked(path: &Path) -> Result<File> {
     loop {
-        let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        let log = match options.clone().custom_flags(libc::O_NOATIME).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
+            opened => opened,
+        }?;
         log.lock()?;
         if std::fs::metadata(path)
             .is_ok_and(|found| found.ino() == log.metadata().map_or(0, |ours| ours.ino()))
