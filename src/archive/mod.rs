@@ -22,7 +22,7 @@ use crate::hash::Hash;
 use crate::names::Digest;
 
 pub use contents::{Content, Naming, Plan, Planned, strip_host};
-pub use source::{Volumes, unpack, unreadable, volumes};
+pub use source::{VOLUMES_MAX, Volumes, numbered, unpack, unreadable, volumes};
 pub use tar::{Entry, Form, Tar};
 
 /// Most entries of an archive: as many as a bundle's document may name, and some. Each is
