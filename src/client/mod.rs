@@ -10,6 +10,7 @@ mod challenge;
 mod download;
 mod login;
 mod net;
+mod proxy;
 mod retry;
 mod select;
 mod upload;
@@ -39,6 +40,7 @@ pub use address::{Endpoint, Host, ImageName};
 pub use download::{Blob, Fetch, Wanted};
 pub use login::{Login, Logins};
 pub use net::Times;
+pub use proxy::Proxies;
 pub use retry::Waiter;
 pub use select::{Select, Selection};
 pub use upload::{Begun, Upload};
@@ -64,6 +66,7 @@ pub struct Options {
     /// Authorities to trust instead of the system's, PEM.
     pub ca: Option<PathBuf>,
     pub logins: Logins,
+    pub proxies: Proxies,
     /// Bytes a second for what is sent.
     pub rate: Option<u64>,
     pub times: Times,
@@ -71,11 +74,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// The system's authorities, no logins, no limit, and silent waiting.
+    /// The system's authorities, no logins, no proxies, no limit, and silent waiting.
     pub fn usual() -> Options {
         Options {
             ca: None,
             logins: Logins::default(),
+            proxies: Proxies::default(),
             rate: None,
             times: Times::default(),
             waiter: net::silently(),
@@ -131,7 +135,7 @@ pub struct Fetched {
 impl Client {
     pub fn new(options: Options) -> Result<Arc<Client>> {
         let rate = options.rate.map(|rate| Arc::new(Rate::new(rate)));
-        let net = Arc::new(Net::new(options.ca.as_deref(), options.times)?);
+        let net = Arc::new(Net::new(options.ca.as_deref(), options.proxies, options.times)?);
         Ok(Arc::new(Client { net, logins: options.logins, rate, waiter: options.waiter }))
     }
 
