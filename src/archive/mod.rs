@@ -315,7 +315,7 @@ impl<'a> Reading<'a> {
                 archive.layout = true;
             }
             DOCUMENT => {
-                if !archive.blobs.is_empty() || !archive.files.is_empty() || archive.index.is_some() {
+                if self.told {
                     return Err(refused(format!("{path} must come before what it speaks of")));
                 }
                 archive.document = Some(small(path, DOCUMENT_BYTES_MAX as u64, from)?);
