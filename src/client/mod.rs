@@ -8,6 +8,7 @@
 mod address;
 mod challenge;
 mod download;
+mod helper;
 mod login;
 mod net;
 mod proxy;
@@ -530,18 +531,12 @@ impl Remote {
         };
         let who = self.login.as_ref().map(Login::who);
         let (kind, sentence) = match status {
-            StatusCode::UNAUTHORIZED if who.is_none() => {
-                let helper =
-                    self.client.logins.helper(&self.endpoint.host).map_or(String::new(), |program| {
-                        format!(" (docker-credential-{program}, which may know one, is not asked)")
-                    });
-                (
-                    Kind::Unauthorized,
-                    format!(
-                        "{at} wants a login for {self}{helper}: give --user NAME, or log in with docker or podman ({said})"
-                    ),
-                )
-            }
+            StatusCode::UNAUTHORIZED if who.is_none() => (
+                Kind::Unauthorized,
+                format!(
+                    "{at} wants a login for {self}: give --user NAME, or log in with docker or podman ({said})"
+                ),
+            ),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let who = who.map_or_else(|| "whoever has no login".to_owned(), |who| format!("{who:?}"));
                 (Kind::Denied, format!("{at} refuses {who} {what} of {self} ({said})"))

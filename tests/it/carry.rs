@@ -253,6 +253,53 @@ fn a_pull_is_signed_where_no_registry_is_and_taken_where_its_key_is_trusted() {
 }
 
 #[test]
+fn a_login_that_a_helper_keeps_is_asked_for_once_and_a_helper_that_fails_is_named() {
+    let depot = Depot::new();
+    let (bin, asked) = (depot.file("bin"), depot.file("asked"));
+    std::fs::create_dir(&bin).unwrap();
+    let helper = |name: &str, body: &str| {
+        let path = bin.join(format!("docker-credential-{name}"));
+        std::fs::write(
+            &path,
+            format!("#!/bin/sh\nread host; echo \"$1 $host\" >>{}\n{body}\n", asked.display()),
+        )
+        .unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let good = format!(r#"echo '{{"ServerURL":"x","Username":"admin","Secret":"{PASSWORD}"}}'"#);
+    helper("good", &good);
+    helper("empty", "echo credentials not found in native keychain; exit 1");
+    helper("locked", "echo the keychain is locked; exit 1");
+    let address = depot.site.address;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let pull = |config: &Value, file: &str| {
+        std::fs::write(depot.file("config.json"), config.to_string()).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["pull", &depot.name(), "--insecure-http", "-o", depot.file(file).to_str().unwrap()]);
+        command.env("DOCKER_CONFIG", depot.dir.path()).env("PATH", &path);
+        command.env_remove("REGISTRY_AUTH_FILE").env_remove("XDG_RUNTIME_DIR").output().unwrap()
+    };
+    for (config, file) in [
+        (json!({"credsStore": "good"}), "store.tar"),
+        (json!({"credsStore": "locked", "credHelpers": {address.to_string(): "good"}}), "helper.tar"),
+    ] {
+        let output = pull(&config, file);
+        assert!(output.status.success(), "{config}: {}", complained(&output));
+        assert_eq!(std::fs::read_to_string(&asked).unwrap(), format!("get {address}\n"), "{config}");
+        std::fs::remove_file(&asked).unwrap();
+    }
+    for (config, words) in [
+        (json!({"credsStore": "empty"}), "wants a login"),
+        (json!({"credsStore": "locked"}), "docker-credential-locked, which keeps the login for"),
+        (json!({"credsStore": "none"}), "it is not installed"),
+        (json!({"credsStore": "../good"}), "no name of a program"),
+    ] {
+        let output = pull(&config, "none.tar");
+        assert!(complained(&output).contains(words), "{config}: {}", complained(&output));
+    }
+}
+
+#[test]
 fn a_pull_is_a_stream_too_and_overwrites_nothing() {
     let depot = Depot::new();
     let whole = depot.bundle("whole.tar");

@@ -150,9 +150,9 @@ fn an_index_comes_with_its_images_and_what_is_about_them() {
     let (one, two) = (image(20), image(30));
     let absent = sha256(b"of another platform");
     let list = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
-        {"mediaType": crate::harness::OCI_MANIFEST, "digest": one.digest(), "size": one.manifest.len()},
-        {"mediaType": crate::harness::OCI_MANIFEST, "digest": two.digest(), "size": two.manifest.len()},
-        {"mediaType": crate::harness::OCI_MANIFEST, "digest": absent, "size": 7},
+        {"mediaType": OCI_MANIFEST, "digest": one.digest(), "size": one.manifest.len()},
+        {"mediaType": OCI_MANIFEST, "digest": two.digest(), "size": two.manifest.len()},
+        {"mediaType": OCI_MANIFEST, "digest": absent, "size": 7},
     ]})
     .to_string();
     let mut signature = Image::of(&[b"a signature"]);
