@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Registry, blobs};
-use crate::bundle::{Key, KeyName};
+use crate::bundle::{Key, KeyName, SEQUENCE_MAX};
 use crate::error::{Error, Kind, Result, Thing};
 
 /// Longest file of a key, in bytes. Ours have 200.
@@ -116,7 +116,13 @@ impl KeyFile {
         // Two that sign at once take turns.
         let lock = File::open(&self.path).map_err(|error| unusable(&self.path, &error))?;
         lock.lock().map_err(|error| unusable(&self.path, &error))?;
-        let next = self.last()? + 1;
+        let next = self.last()?.saturating_add(1);
+        if next > SEQUENCE_MAX {
+            return Err(Kind::Invalid(Thing::Request).because(format!(
+                "{} says that the key has signed as many bundles as there are numbers; make a new key",
+                path.display()
+            )));
+        }
         let part = with_suffix(&path, ".part");
         blobs::discard(&part);
         write_new(&part, format!("{next}\n").as_bytes())?;
@@ -176,6 +182,8 @@ mod tests {
         assert_eq!(read.last().expect("is there"), 0);
         assert_eq!((read.next().expect("counts"), made.next().expect("counts")), (1, 2));
         assert_eq!(KeyFile::all(&dir.path().join("keys")).expect("reads them").len(), 1);
+        std::fs::write(last_path(&path), u64::MAX.to_string()).expect("writes it");
+        assert!(read.next().is_err(), "there are no more numbers");
         std::fs::remove_file(last_path(&path)).expect("removes it");
         assert!(read.next().is_err(), "a lost counter does not begin anew");
     }

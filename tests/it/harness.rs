@@ -19,6 +19,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+/// What a site with TLS may be called besides its address; no machine knows it.
+pub const NAME: &str = "registry.test";
 pub const PASSWORD: &str = "correct horse";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -125,7 +127,7 @@ impl Site {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let app = App::new(registry.clone(), wishes.http.clone()).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let source = Source::Own { dir: dir.path().join("tls"), names: Vec::new() };
+        let source = Source::Own { dir: dir.path().join("tls"), names: vec![NAME.to_owned()] };
         let tls = wishes.tls.then(|| Arc::new(Tls::open(&source, 1_800_000_000).unwrap()));
         let server = runtime.block_on(Server::bind(app, &[any], tls)).unwrap();
         let address = server.addresses()[0];
