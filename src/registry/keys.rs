@@ -10,9 +10,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Registry, blobs};
@@ -149,7 +148,7 @@ fn last_path(key: &Path) -> PathBuf {
 /// Writes and syncs a file that only its owner reads; it must not be there.
 fn write_new(path: &Path, text: &[u8]) -> Result<()> {
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = blobs::create(path)?;
         file.write_all(text)?;
         file.sync_all()
     };
