@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::hmac;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct Options {
     pub trusted_proxies: Vec<IpAddr>,
     pub connections_max: usize,
     pub connections_per_address: usize,
+    /// The authority that clients must trust, as a file; None where it is somebody else's.
+    pub ca: Option<PathBuf>,
 }
 
 /// A TLS handshake, or the first byte of anything, takes at most this long.

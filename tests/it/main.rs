@@ -40,6 +40,7 @@ mod scrub;
 mod seeds;
 mod sums;
 mod tables;
+mod tls;
 mod tokens;
 mod trespass;
 mod uploads;

@@ -1,0 +1,339 @@
+//! Certificates: whom clients are told to trust, and what they are shown while time goes by.
+
+use crate::binary::{complained, outport, said};
+use crate::harness::{Answer, PASSWORD, Site, Wishes, basic, noise};
+use outport::http::tls::{Certificate, Source, Tls};
+use outport::machine;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// By the clock of those tests: some day in 2027.
+const NOW: i64 = 1_800_000_000;
+const DAY: i64 = 86_400;
+
+type Line = StreamOwned<ClientConnection, TcpStream>;
+
+fn own(dir: &Path, names: &[&str]) -> Source {
+    let names = names.iter().map(ToString::to_string).collect();
+    Source::Own { dir: dir.join("tls"), names }
+}
+
+/// The leaf's file.
+fn leaf(source: &Source) -> Certificate {
+    Certificate::read(&source.paths().0).unwrap()
+}
+
+fn with_tls() -> Site {
+    Site::with(Wishes { tls: true, ..Wishes::default() })
+}
+
+/// A client that trusts this authority and no other.
+fn trusting(ca: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn connect(config: &Arc<ClientConfig>, address: SocketAddr) -> Line {
+    let name = ServerName::try_from("localhost").unwrap();
+    let client = ClientConnection::new(config.clone(), name).unwrap();
+    StreamOwned::new(client, TcpStream::connect(address).unwrap())
+}
+
+/// Asks as admin, and reads the answer until the server closes.
+fn get(line: &mut Line, target: &str) -> Answer {
+    line.write_all(head(target).as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    line.read_to_end(&mut bytes).unwrap();
+    Answer::read(&bytes, false).0
+}
+
+fn head(target: &str) -> String {
+    let by = basic("admin", PASSWORD);
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {by}\r\n\r\n")
+}
+
+/// What a line was shown.
+fn shown(line: &Line) -> Vec<u8> {
+    line.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn whoever_asks_is_told_whom_to_trust() {
+    let site = with_tls();
+    let ca = site.path("tls/ca.crt");
+    let answer = get(&mut connect(&trusting(&ca), site.address), "/ca.crt");
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/x-x509-ca-cert")));
+    assert_eq!(answer.body, std::fs::read(&ca).unwrap());
+    let elsewhere = Site::new().ask("GET", "/ca.crt").by_nobody().send();
+    assert_eq!(elsewhere.status, 404);
+    assert!(elsewhere.json()["error"].as_str().unwrap().contains("authority"), "{elsewhere:?}");
+}
+
+#[test]
+fn the_leaf_is_for_every_name_and_address_of_the_machine_and_those_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = own(dir.path(), &["registry.site.example", "192.0.2.77", "*.fleet.example"]);
+    Tls::open(&source, NOW).unwrap();
+    let leaf = leaf(&source);
+    let mut names = vec!["localhost".into(), "127.0.0.1".into(), "::1".into(), machine::host_name()];
+    names.extend(["registry.site.example", "192.0.2.77", "a.fleet.example"].map(str::to_owned));
+    names.extend(machine::addresses().iter().map(ToString::to_string));
+    for name in names {
+        assert!(leaf.is_for(&name), "{name} is not among {:?}", leaf.names);
+    }
+    assert!(!leaf.is_for("elsewhere.example"));
+    // A client whose clock stands still at its last boot takes it.
+    assert!(leaf.begins_secs < NOW - 20 * 365 * DAY);
+    assert!(leaf.ends_secs <= NOW + 825 * DAY, "some clients take none that lives longer");
+}
+
+#[test]
+fn the_leaf_is_renewed_before_it_ends_under_the_same_authority_and_not_sooner() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = own(dir.path(), &[]);
+    let tls = Tls::open(&source, NOW).unwrap();
+    let (ca, first) = (std::fs::read(source.ca_path().unwrap()).unwrap(), leaf(&source));
+    for days in [0, 1, 300, 549] {
+        assert!(!tls.refresh(&source, NOW + days * DAY).unwrap(), "day {days}");
+    }
+    assert_eq!(leaf(&source), first);
+    let mut last = first;
+    for days in [551, 1_200, 5_000] {
+        let now = NOW + days * DAY;
+        assert!(tls.refresh(&source, now).unwrap(), "day {days}");
+        let renewed = leaf(&source);
+        assert!(renewed.ends_secs > last.ends_secs && renewed.ends_secs > now + 700 * DAY, "day {days}");
+        last = renewed;
+    }
+    assert_eq!(std::fs::read(source.ca_path().unwrap()).unwrap(), ca, "clients need not be told again");
+}
+
+#[test]
+fn a_wrong_clock_makes_no_leaf_that_outlives_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = own(dir.path(), &[]);
+    let tls = Tls::open(&source, 0).unwrap();
+    assert!(leaf(&source).ends_secs > NOW, "a clock of 1970 is not believed");
+    assert!(tls.refresh(&source, NOW + 15_000 * DAY).unwrap(), "one of 2068 is, while it says so");
+    assert!(tls.refresh(&source, NOW).unwrap(), "and no longer");
+    assert!(leaf(&source).ends_secs < NOW + 825 * DAY);
+}
+
+#[test]
+fn a_name_that_is_added_makes_a_new_leaf_and_one_that_goes_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = Tls::open(&own(dir.path(), &["a.example"]), NOW).unwrap();
+    let both = own(dir.path(), &["a.example", "b.example"]);
+    assert!(tls.refresh(&both, NOW).unwrap());
+    assert!(leaf(&both).is_for("b.example"));
+    assert!(!tls.refresh(&own(dir.path(), &["b.example"]), NOW).unwrap());
+}
+
+#[test]
+fn the_authority_is_never_replaced_by_another_that_no_client_trusts() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = own(dir.path(), &[]);
+    Tls::open(&source, NOW).unwrap();
+    let ca = std::fs::read(dir.path().join("tls/ca.crt")).unwrap();
+    std::fs::remove_file(dir.path().join("tls/ca.key")).unwrap();
+    assert!(Tls::open(&source, NOW).is_ok(), "the leaf is still good");
+    let error = Tls::open(&source, NOW + 600 * DAY).err().unwrap().to_string();
+    assert!(error.contains("ca.key") && error.contains("bring it back"), "{error}");
+    assert_eq!(std::fs::read(dir.path().join("tls/ca.crt")).unwrap(), ca);
+}
+
+/// Files of another authority's certificate: its leaf and key, in a directory.
+fn files(dir: &Path, name: &str) -> (String, String) {
+    let source = own(&dir.join(name), &[]);
+    Tls::open(&source, NOW).unwrap();
+    let (cert, key) = source.paths();
+    (std::fs::read_to_string(cert).unwrap(), std::fs::read_to_string(key).unwrap())
+}
+
+#[test]
+fn files_are_read_again_when_they_change_and_a_bad_one_leaves_the_old_one_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let put = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+    let (first, second) = (files(dir.path(), "first"), files(dir.path(), "second"));
+    put("crt", &first.0);
+    put("key", &first.1);
+    let source = Source::Files { cert: path("crt"), key: path("key") };
+    let tls = Tls::open(&source, NOW).unwrap();
+    assert!(!tls.refresh(&source, NOW).unwrap(), "nothing changed");
+    // A certificate that came without its key, nonsense, nothing.
+    for (bad, says) in [(second.0.as_str(), "crt"), ("nonsense", "no certificate"), ("", "no certificate")] {
+        put("crt", bad);
+        let error = tls.refresh(&source, NOW).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(!tls.refresh(&source, NOW).unwrap(), "it is told of once");
+        assert!(tls.reload(&source, NOW).is_err(), "and to whoever asks for it");
+    }
+    put("crt", &second.0);
+    assert!(tls.refresh(&source, NOW).is_err(), "its key is not there yet");
+    put("key", &second.1);
+    assert!(tls.refresh(&source, NOW).unwrap());
+    std::fs::remove_file(path("crt")).unwrap();
+    assert!(tls.refresh(&source, NOW).unwrap_err().to_string().contains("crt"));
+}
+
+#[test]
+fn a_pull_goes_on_while_the_certificate_is_swapped() {
+    let site = with_tls();
+    let layer = noise(24 << 20, 6);
+    let client = trusting(&site.path("tls/ca.crt"));
+    let digest = site.push_blob_over(&mut connect(&client, site.address), "bob/app", &layer);
+    let mut pull = connect(&client, site.address);
+    pull.write_all(head(&format!("/v2/bob/app/blobs/{digest}")).as_bytes()).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    pull.read_exact(&mut bytes).unwrap();
+    let before = shown(&pull);
+
+    let tls = site.tls.clone().unwrap();
+    assert!(tls.refresh(&own(&site.path(""), &["new.example"]), NOW).unwrap());
+    // A client of its own: what it remembers of the old one it may go on with.
+    let mut after = connect(&trusting(&site.path("tls/ca.crt")), site.address);
+    assert_eq!(get(&mut after, "/v2/").status, 200);
+    assert_ne!(shown(&after), before, "new connections are shown the new one");
+    let mut again = connect(&client, site.address);
+    assert_eq!(get(&mut again, "/v2/").status, 200);
+
+    pull.read_to_end(&mut bytes).unwrap();
+    assert!(Answer::read(&bytes, false).0.body == layer, "what was being pulled came whole");
+}
+
+// What `outport trust` says --------------------------------------------------------------
+
+fn trust(data: &Path, args: &[&str]) -> Value {
+    let output = outport(data, &[&["trust", "--json"], args].concat(), "");
+    assert!(output.status.success(), "{args:?}: {}", complained(&output));
+    serde_json::from_str(&said(&output)).unwrap()
+}
+
+fn refused(data: &Path, args: &[&str]) -> String {
+    let output = outport(data, &[&["trust"], args].concat(), "");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    complained(&output)
+}
+
+/// A data directory with an authority.
+fn data() -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let source = own(dir.path(), &[]);
+    Tls::open(&source, NOW).unwrap();
+    let ca = std::fs::read_to_string(source.ca_path().unwrap()).unwrap();
+    (dir, ca)
+}
+
+#[test]
+fn each_client_is_given_the_authority_where_it_looks_for_it() {
+    let (dir, ca) = data();
+    let host = "localhost:5000";
+    for (client, home) in [
+        ("docker", "/etc/docker"),
+        ("podman", "/etc/containers"),
+        ("containerd", "/etc/containerd"),
+        ("k3s", "/etc/rancher/k3s"),
+    ] {
+        let told = trust(dir.path(), &[client, host]);
+        let files: Vec<_> = told["files"].as_array().unwrap().iter().map(|file| &file["path"]).collect();
+        let certs = format!("{home}/certs.d/{host}");
+        let mut expected = vec![json!(format!("{certs}/ca.crt"))];
+        match client {
+            "containerd" => expected.insert(0, json!(format!("{certs}/hosts.toml"))),
+            "k3s" => expected.insert(0, json!(format!("{home}/registries.yaml"))),
+            _ => {}
+        }
+        assert_eq!(files, expected.iter().collect::<Vec<_>>(), "{client}");
+        assert_eq!(told["files"][expected.len() - 1]["text"], ca);
+        assert_eq!(told["written"], false);
+
+        let to = tempfile::tempdir().unwrap();
+        let told = trust(dir.path(), &[client, host, "--write", to.path().to_str().unwrap()]);
+        assert_eq!(told["written"], true);
+        for file in told["files"].as_array().unwrap() {
+            let path = PathBuf::from(file["path"].as_str().unwrap());
+            assert!(path.starts_with(to.path()));
+            assert_eq!(std::fs::read_to_string(path).unwrap(), file["text"].as_str().unwrap());
+        }
+        trust(dir.path(), &[client, host, "--write", to.path().to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn containerds_file_is_toml_that_names_the_authority_and_nothing_insecure() {
+    let (dir, _) = data();
+    let told = trust(dir.path(), &["containerd", "[2001:db8::7]:5000"]);
+    let text = told["files"][0]["text"].as_str().unwrap();
+    let hosts: toml::Table = text.parse().unwrap();
+    assert_eq!(hosts["server"].as_str(), Some("https://[2001:db8::7]:5000"));
+    let host = hosts["host"]["https://[2001:db8::7]:5000"].as_table().unwrap();
+    assert_eq!(host["ca"].as_str(), Some("/etc/containerd/certs.d/[2001:db8::7]:5000/ca.crt"));
+    assert!(!text.contains("skip_verify"), "{text}");
+}
+
+#[test]
+fn what_a_file_says_of_other_registries_stays() {
+    let (dir, _) = data();
+    let to = tempfile::tempdir().unwrap();
+    let theirs = to.path().join("registries.yaml");
+    std::fs::write(&theirs, "mirrors: {}\n").unwrap();
+    let to = to.path().to_str().unwrap();
+    let error = refused(dir.path(), &["k3s", "localhost:5000", "--write", to]);
+    assert!(error.contains("nothing was written") && error.contains("ca_file"), "{error}");
+    assert_eq!(std::fs::read_to_string(theirs).unwrap(), "mirrors: {}\n");
+    assert!(!Path::new(to).join("certs.d").exists());
+}
+
+#[test]
+fn what_is_printed_is_a_script_that_makes_the_files() {
+    let (dir, ca) = data();
+    for client in ["docker", "k3s"] {
+        let to = tempfile::tempdir().unwrap();
+        let script = said(&outport(dir.path(), &["trust", client, "localhost:5000"], ""));
+        let script = script.replace("/etc/", &format!("{}/", to.path().display()));
+        // Twice: what is there already is no failure.
+        for _ in 0..2 {
+            let run = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert!(run.status.success(), "{}", complained(&run));
+        }
+        let made = to.path().join(if client == "docker" { "docker" } else { "rancher/k3s" });
+        let text = std::fs::read_to_string(made.join("certs.d/localhost:5000/ca.crt")).unwrap();
+        assert_eq!(text, ca);
+        assert_eq!(made.join("registries.yaml").exists(), client == "k3s");
+    }
+}
+
+#[test]
+fn whoever_cannot_be_trusted_by_it_is_told_so() {
+    let (dir, ca) = data();
+    let told = said(&outport(dir.path(), &["trust", "docker", "elsewhere.example:5000"], ""));
+    assert!(told.contains("the certificate is not for elsewhere.example"), "{told}");
+    assert_eq!(trust(dir.path(), &["docker", "localhost:5000"])["host_in_certificate"], true);
+    // By default the port and the address of the configuration.
+    assert_eq!(trust(dir.path(), &["docker"])["host"], "127.0.0.1:5000");
+    for bad in ["a/b", "x; rm -rf /", "a'b", "host:0", ""] {
+        assert!(refused(dir.path(), &["docker", bad]).contains("no name of a registry"), "{bad:?}");
+    }
+    let none = tempfile::tempdir().unwrap();
+    assert!(refused(none.path(), &["docker"]).contains("no authority"));
+    let file = none.path().join("fetched.crt");
+    std::fs::write(&file, &ca).unwrap();
+    let fetched = trust(none.path(), &["docker", "a.example", "--ca", file.to_str().unwrap()]);
+    assert_eq!(fetched["files"][0]["text"], ca);
+    std::fs::write(&file, "nonsense").unwrap();
+    assert!(
+        refused(none.path(), &["docker", "a", "--ca", file.to_str().unwrap()]).contains("no certificate")
+    );
+}
