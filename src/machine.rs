@@ -1,5 +1,8 @@
-//! What the kernel tells of the machine we run on: its addresses and names, and what its CPU can.
-//! Read from /proc, which a sandbox without netlink has too.
+//! What the kernel tells of the machine we run on: its addresses and names; below, its disks and
+//! its CPU. Read from /proc and /sys, which a sandbox without netlink has too.
+
+pub mod cpu;
+pub mod disk;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -80,17 +83,6 @@ fn is_host_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() < 254
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b))
-}
-
-/// Whether the CPU has instructions for AES: without them ChaCha20 is several times as fast.
-pub fn has_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("aes");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes");
-    // ring uses none on 32-bit ARM, whatever the CPU has.
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
 }
 
 #[cfg(test)]

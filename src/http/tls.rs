@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio_rustls::TlsAcceptor;
 
 use crate::error::{Error, Kind, Result, Thing};
-use crate::machine;
+use crate::machine::cpu;
 
 pub use certificate::Certificate;
 pub use own::WRITTEN_SECS;
@@ -50,6 +50,13 @@ impl Source {
             Source::Files { cert, key } => (cert.clone(), key.clone()),
         }
     }
+}
+
+/// The certificate that a server would show now, without making or renewing one. Fails, saying
+/// why, if it or its key cannot be used.
+pub fn look(source: &Source, now_secs: i64) -> Result<Certificate> {
+    load(source, now_secs)?;
+    Certificate::read(&source.paths().0)
 }
 
 pub struct Tls {
@@ -130,7 +137,7 @@ fn load(source: &Source, now_secs: i64) -> Result<Arc<ServerConfig>> {
         );
     }
     let internal = |error: rustls::Error| Kind::Internal.from_cause(error);
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider(machine::has_aes())))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider(cpu::has_aes())))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(internal)?
         .with_no_client_auth()

@@ -15,6 +15,7 @@ mod backup;
 mod binary;
 mod bombs;
 mod carry;
+mod check;
 mod cli;
 mod client;
 mod damage;

@@ -21,11 +21,13 @@ use crate::error::{Error, Kind, Result, Thing};
 use crate::machine;
 
 /// Valid from long ago: a board without a clock battery starts in the past.
-const VALID_FROM_YEAR: i32 = 2000;
+const CA_FROM_YEAR: i32 = 2000;
 const CA_YEARS: i64 = 30;
-/// Some clients take no leaf that lives longer.
-const LEAF_DAYS: i64 = 820;
-/// A leaf is made anew when less than this is left of it.
+/// A leaf begins so long ago, for clients whose clocks stood still while they were off. With what
+/// is ahead these are 825 days: some clients take no leaf that lives longer.
+const LEAF_PAST_DAYS: i64 = 455;
+const LEAF_DAYS: i64 = 370;
+/// A leaf is made anew when less than this is left of it: so far may our own clock lag behind.
 const RENEW_DAYS: i64 = 270;
 /// The wall clock is never before this: when this code was written.
 pub const WRITTEN_SECS: i64 = 1_795_000_000;
@@ -78,7 +80,7 @@ fn ca_params(now: OffsetDateTime) -> Result<CertificateParams> {
     crate::registry::random(&mut id)?;
     let name = format!("Outport CA {} {}", machine::host_name(), crate::names::hex(&id));
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = rcgen::date_time_ymd(VALID_FROM_YEAR, 1, 1);
+    params.not_before = rcgen::date_time_ymd(CA_FROM_YEAR, 1, 1);
     params.not_after = now + Duration::days(365 * CA_YEARS);
     Ok(params)
 }
@@ -91,7 +93,7 @@ fn leaf_params(names: &[String], now: OffsetDateTime) -> Result<CertificateParam
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    params.not_before = rcgen::date_time_ymd(VALID_FROM_YEAR, 1, 1);
+    params.not_before = now - Duration::days(LEAF_PAST_DAYS);
     params.not_after = now + Duration::days(LEAF_DAYS);
     Ok(params)
 }
