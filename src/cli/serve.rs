@@ -102,7 +102,9 @@ impl Serve {
 
         let tls = match config.server.insecure_http {
             true => None,
-            false => Some(Arc::new(Tls::open(&tls_source(config), now_secs())?)),
+            false => {
+                Some(Arc::new(Tls::open(&tls_source(config), client_ca(config).as_deref(), now_secs())?))
+            }
         };
         let app = App::new(registry.clone(), http_options(config)?)?;
         let (wanted, fit) = (config.server.connections_max, connections_that_fit());
@@ -160,7 +162,7 @@ impl Serve {
                 }
             }
             if let Some(tls) = &tls {
-                certificates.look(tls, tls_source(&config), told, now_secs()).await;
+                certificates.look(tls, &config, told, now_secs()).await;
             }
             if matches!(told, Told::Reload) {
                 manager::ready();
@@ -203,11 +205,11 @@ struct Certificates {
 }
 
 impl Certificates {
-    async fn look(&mut self, tls: &Arc<Tls>, source: Source, told: Told, now_secs: i64) {
-        let tls = tls.clone();
+    async fn look(&mut self, tls: &Arc<Tls>, config: &Config, told: Told, now_secs: i64) {
+        let (tls, source, client_ca) = (tls.clone(), tls_source(config), client_ca(config));
         let look = move || match told {
-            Told::Reload => tls.reload(&source, now_secs).map(|()| true),
-            _ => tls.refresh(&source, now_secs),
+            Told::Reload => tls.reload(&source, client_ca.as_deref(), now_secs).map(|()| true),
+            _ => tls.refresh(&source, client_ca.as_deref(), now_secs),
         };
         let looked = match tokio::task::spawn_blocking(look).await {
             Ok(looked) => looked,
@@ -275,6 +277,11 @@ pub fn tls_source(config: &Config) -> Source {
             }
         },
     }
+}
+
+/// By whose certificates clients may log in.
+fn client_ca(config: &Config) -> Option<PathBuf> {
+    config.tls.client_ca.as_ref().map(PathBuf::from)
 }
 
 fn http_options(config: &Config) -> Result<Options> {

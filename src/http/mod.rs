@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::hmac;
+use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -162,7 +163,8 @@ impl App {
             header.rsplit(',').next()?.trim().parse().ok()
         };
         match self.options().trusted_proxies.contains(&peer.address) {
-            true => Peer { address: forwarded().unwrap_or(peer.address), ..peer },
+            // Its own certificate says nothing of those whom it speaks for.
+            true => Peer { address: forwarded().unwrap_or(peer.address), certified: None, ..peer },
             false => peer,
         }
     }
@@ -188,10 +190,12 @@ impl App {
 }
 
 /// Who is at the other end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub address: IpAddr,
     pub tls: bool,
+    /// The common name of a certificate that an authority of clients signed.
+    pub certified: Option<Arc<str>>,
 }
 
 /// Seconds since 1970 as RFC 3339.
@@ -327,7 +331,7 @@ impl Door {
             return;
         }
         let Some(tls) = &self.tls else {
-            return self.requests(stream, Peer { address, tls: false }, stop).await;
+            return self.requests(stream, Peer { address, tls: false, certified: None }, stop).await;
         };
         let handshake = async {
             let mut first = [0];
@@ -343,7 +347,13 @@ impl Door {
             () = stopped(&mut stop) => return,
         };
         match handshake {
-            Ok(Ok(Ok(stream))) => self.requests(stream, Peer { address, tls: true }, stop).await,
+            Ok(Ok(Ok(stream))) => {
+                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                // One without a name is of nobody, and no user is called that.
+                let name = |der: &CertificateDer| tls::common_name(der).unwrap_or_default().into();
+                let certified = certificate.map(name);
+                self.requests(stream, Peer { address, tls: true, certified }, stop).await;
+            }
             Ok(Ok(Err(error))) => tracing::debug!(%address, %error, "the TLS handshake failed"),
             Ok(Err(plain)) => {
                 const SENTENCE: &str = "this is an HTTPS server; ask by https://\n";
@@ -381,7 +391,7 @@ impl Door {
                 // Put back what hyper dropped, so that the head is refused for what it was.
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
             }
-            let answer = route::answer(self.app.clone(), peer, head, body);
+            let answer = route::answer(self.app.clone(), peer.clone(), head, body);
             async move {
                 let reply = answer.await;
                 if reply.headers().contains_key(CONNECTION) {

@@ -4,8 +4,9 @@
 mod certificate;
 mod own;
 
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::fmt::Display;
@@ -17,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::error::{Error, Kind, Result, Thing};
 use crate::machine::cpu;
 
-pub use certificate::Certificate;
+pub use certificate::{Certificate, common_name};
 pub use own::WRITTEN_SECS;
 
 /// Where the certificate comes from.
@@ -55,7 +56,7 @@ impl Source {
 /// The certificate that a server would show now, without making or renewing one. Fails, saying
 /// why, if it or its key cannot be used.
 pub fn look(source: &Source, now_secs: i64) -> Result<Certificate> {
-    load(source, now_secs)?;
+    load(source, None, now_secs)?;
     Certificate::read(&source.paths().0)
 }
 
@@ -72,10 +73,11 @@ type Stamp = (u64, u64, (i64, i64), (i64, i64));
 
 impl Tls {
     /// Loads or makes the certificate. `now_secs` is the wall clock's, since 1970.
-    pub fn open(source: &Source, now_secs: i64) -> Result<Tls> {
+    /// `client_ca`: a file of authorities by whose certificates clients may log in.
+    pub fn open(source: &Source, client_ca: Option<&Path>, now_secs: i64) -> Result<Tls> {
         prepare(source, now_secs)?;
-        let read = Mutex::new(stamps(source));
-        Ok(Tls { serving: RwLock::new(load(source, now_secs)?), read })
+        let read = Mutex::new(stamps(source, client_ca));
+        Ok(Tls { serving: RwLock::new(load(source, client_ca, now_secs)?), read })
     }
 
     pub fn acceptor(&self) -> TlsAcceptor {
@@ -84,22 +86,22 @@ impl Tls {
 
     /// Renews what is about to run out or lacks a name, and reads the files again. Connections go
     /// on with what they were shown, and new ones too if this fails.
-    pub fn reload(&self, source: &Source, now_secs: i64) -> Result<()> {
+    pub fn reload(&self, source: &Source, client_ca: Option<&Path>, now_secs: i64) -> Result<()> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.refresh(source, now_secs).map(|_| ())
+        self.refresh(source, client_ca, now_secs).map(|_| ())
     }
 
     /// The same if anything has changed, and says whether. Costs a few system calls and no write
     /// where nothing has; what is bad is told of once.
-    pub fn refresh(&self, source: &Source, now_secs: i64) -> Result<bool> {
+    pub fn refresh(&self, source: &Source, client_ca: Option<&Path>, now_secs: i64) -> Result<bool> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         prepare(source, now_secs)?;
-        let found = stamps(source);
+        let found = stamps(source, client_ca);
         if *read == found {
             return Ok(false);
         }
         *read = found;
-        let config = load(source, now_secs)?;
+        let config = load(source, client_ca, now_secs)?;
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(true)
     }
@@ -112,17 +114,17 @@ fn prepare(source: &Source, now_secs: i64) -> Result<()> {
     }
 }
 
-fn stamps(source: &Source) -> Vec<Option<Stamp>> {
+fn stamps(source: &Source, client_ca: Option<&Path>) -> Vec<Option<Stamp>> {
     let (cert, key) = source.paths();
-    let stamp = |path: PathBuf| {
+    let stamp = |path: &Path| {
         let found = std::fs::metadata(path).ok()?;
         let (written, put) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
         Some((found.ino(), found.len(), written, put))
     };
-    [cert, key].map(stamp).to_vec()
+    [Some(cert.as_path()), Some(key.as_path()), client_ca].iter().flatten().copied().map(stamp).collect()
 }
 
-fn load(source: &Source, now_secs: i64) -> Result<Arc<ServerConfig>> {
+fn load(source: &Source, client_ca: Option<&Path>, now_secs: i64) -> Result<Arc<ServerConfig>> {
     let (cert, key) = source.paths();
     let chain =
         certificate::chain(&certificate::read(&cert)?).map_err(|why| unusable("certificate", &cert, &why))?;
@@ -137,18 +139,37 @@ fn load(source: &Source, now_secs: i64) -> Result<Arc<ServerConfig>> {
         );
     }
     let internal = |error: rustls::Error| Kind::Internal.from_cause(error);
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider(cpu::has_aes())))
+    let provider = Arc::new(provider(cpu::has_aes()));
+    let clients = match client_ca {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(path) => WebPkiClientVerifier::builder_with_provider(authorities(path)?, provider.clone())
+            // Who brings none may bring a password.
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| unusable("authority of clients", path, &error))?,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(internal)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, private)
         .map_err(|error| unusable("certificate", &cert, &error))?;
     // Our order: it knows what this CPU does well.
     config.ignore_client_order = true;
     // One protocol, without the attacks of the other.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Anew with each reading: whom an authority let in that is gone is not let in again by a ticket.
     config.ticketer = ring::Ticketer::new().map_err(internal)?;
     Ok(Arc::new(config))
+}
+
+fn authorities(path: &Path) -> Result<Arc<RootCertStore>> {
+    let wrong = |why: &dyn Display| unusable("authority of clients", path, why);
+    let mut roots = RootCertStore::empty();
+    for authority in certificate::chain(&certificate::read(path)?).map_err(|why| wrong(&why))? {
+        roots.add(authority).map_err(|error| wrong(&error))?;
+    }
+    Ok(Arc::new(roots))
 }
 
 /// ring's suites, AEAD with ephemeral keys only; ChaCha20 first on CPUs without AES.

@@ -34,7 +34,7 @@ fn stopped() -> tempfile::TempDir {
     let site = Site::new();
     site.push_image("bob/app", "v1", b"layer");
     let dir = site.close();
-    Tls::open(&own(dir.path()), now_secs()).unwrap();
+    Tls::open(&own(dir.path()), None, now_secs()).unwrap();
     dir
 }
 
@@ -101,7 +101,7 @@ fn certificates_that_clients_refuse_fail_the_check() {
     let (cert, key) = own(dir.path()).paths();
     // Made by a clock of long ago, and by one that is years ahead.
     for wrong in [now_secs() + 3_000 * 86_400, now_secs() + 20_000 * 86_400] {
-        Tls::open(&own(dir.path()), wrong).unwrap();
+        Tls::open(&own(dir.path()), None, wrong).unwrap();
         let output = check(dir.path(), "127.0.0.1:0", &["--json"]);
         assert_eq!(output.status.code(), Some(1));
         assert!(of(&output, "certificate")[0].1.contains("begins at"), "{output:?}");

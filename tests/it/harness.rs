@@ -51,6 +51,8 @@ pub struct Wishes {
     pub boot_id: String,
     /// With an authority of its own, in `tls/ca.crt`.
     pub tls: bool,
+    /// By whose certificates clients may log in.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for Wishes {
@@ -80,6 +82,7 @@ impl Default for Wishes {
             },
             boot_id: "this boot".into(),
             tls: false,
+            client_ca: None,
         }
     }
 }
@@ -129,7 +132,9 @@ impl Site {
         http.ca = source.ca_path().filter(|_| wishes.tls);
         let app = App::new(registry.clone(), http).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let tls = wishes.tls.then(|| Arc::new(Tls::open(&source, 1_800_000_000).unwrap()));
+        let tls = wishes
+            .tls
+            .then(|| Arc::new(Tls::open(&source, wishes.client_ca.as_deref(), 1_800_000_000).unwrap()));
         let server = runtime.block_on(Server::bind(app, &[any], tls.clone())).unwrap();
         let address = server.addresses()[0];
         let (stop, told) = watch::channel(false);

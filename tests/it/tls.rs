@@ -84,7 +84,7 @@ fn whoever_asks_is_told_whom_to_trust() {
 fn the_leaf_is_for_every_name_and_address_of_the_machine_and_those_configured() {
     let dir = tempfile::tempdir().unwrap();
     let source = own(dir.path(), &["registry.site.example", "192.0.2.77", "*.fleet.example"]);
-    Tls::open(&source, NOW).unwrap();
+    Tls::open(&source, None, NOW).unwrap();
     let leaf = leaf(&source);
     let mut names = vec!["localhost".into(), "127.0.0.1".into(), "::1".into(), machine::host_name()];
     names.extend(["registry.site.example", "192.0.2.77", "a.fleet.example"].map(str::to_owned));
@@ -101,16 +101,16 @@ fn the_leaf_is_for_every_name_and_address_of_the_machine_and_those_configured() 
 fn the_leaf_is_renewed_before_it_ends_under_the_same_authority_and_not_sooner() {
     let dir = tempfile::tempdir().unwrap();
     let source = own(dir.path(), &[]);
-    let tls = Tls::open(&source, NOW).unwrap();
+    let tls = Tls::open(&source, None, NOW).unwrap();
     let (ca, first) = (std::fs::read(source.ca_path().unwrap()).unwrap(), leaf(&source));
     for days in [0, 1, 50, 99] {
-        assert!(!tls.refresh(&source, NOW + days * DAY).unwrap(), "day {days}");
+        assert!(!tls.refresh(&source, None, NOW + days * DAY).unwrap(), "day {days}");
     }
     assert_eq!(leaf(&source), first);
     let mut last = first;
     for days in [101, 400, 5_000] {
         let now = NOW + days * DAY;
-        assert!(tls.refresh(&source, now).unwrap(), "day {days}");
+        assert!(tls.refresh(&source, None, now).unwrap(), "day {days}");
         let renewed = leaf(&source);
         assert!(renewed.ends_secs > last.ends_secs && renewed.ends_secs > now + 300 * DAY, "day {days}");
         last = renewed;
@@ -122,32 +122,32 @@ fn the_leaf_is_renewed_before_it_ends_under_the_same_authority_and_not_sooner() 
 fn a_wrong_clock_makes_no_leaf_that_outlives_it() {
     let dir = tempfile::tempdir().unwrap();
     let source = own(dir.path(), &[]);
-    let tls = Tls::open(&source, 0).unwrap();
+    let tls = Tls::open(&source, None, 0).unwrap();
     assert!(leaf(&source).ends_secs > NOW, "a clock of 1970 is not believed");
-    assert!(tls.refresh(&source, NOW + 15_000 * DAY).unwrap(), "one of 2068 is, while it says so");
-    assert!(tls.refresh(&source, NOW).unwrap(), "and no longer");
+    assert!(tls.refresh(&source, None, NOW + 15_000 * DAY).unwrap(), "one of 2068 is, while it says so");
+    assert!(tls.refresh(&source, None, NOW).unwrap(), "and no longer");
     assert!(leaf(&source).ends_secs < NOW + 400 * DAY);
 }
 
 #[test]
 fn a_name_that_is_added_makes_a_new_leaf_and_one_that_goes_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let tls = Tls::open(&own(dir.path(), &["a.example"]), NOW).unwrap();
+    let tls = Tls::open(&own(dir.path(), &["a.example"]), None, NOW).unwrap();
     let both = own(dir.path(), &["a.example", "b.example"]);
-    assert!(tls.refresh(&both, NOW).unwrap());
+    assert!(tls.refresh(&both, None, NOW).unwrap());
     assert!(leaf(&both).is_for("b.example"));
-    assert!(!tls.refresh(&own(dir.path(), &["b.example"]), NOW).unwrap());
+    assert!(!tls.refresh(&own(dir.path(), &["b.example"]), None, NOW).unwrap());
 }
 
 #[test]
 fn the_authority_is_never_replaced_by_another_that_no_client_trusts() {
     let dir = tempfile::tempdir().unwrap();
     let source = own(dir.path(), &[]);
-    Tls::open(&source, NOW).unwrap();
+    Tls::open(&source, None, NOW).unwrap();
     let ca = std::fs::read(dir.path().join("tls/ca.crt")).unwrap();
     std::fs::remove_file(dir.path().join("tls/ca.key")).unwrap();
-    assert!(Tls::open(&source, NOW).is_ok(), "the leaf is still good");
-    let error = Tls::open(&source, NOW + 600 * DAY).err().unwrap().to_string();
+    assert!(Tls::open(&source, None, NOW).is_ok(), "the leaf is still good");
+    let error = Tls::open(&source, None, NOW + 600 * DAY).err().unwrap().to_string();
     assert!(error.contains("ca.key") && error.contains("bring it back"), "{error}");
     assert_eq!(std::fs::read(dir.path().join("tls/ca.crt")).unwrap(), ca);
 }
@@ -155,7 +155,7 @@ fn the_authority_is_never_replaced_by_another_that_no_client_trusts() {
 /// Files of another authority's certificate: its leaf and key, in a directory.
 fn files(dir: &Path, name: &str) -> (String, String) {
     let source = own(&dir.join(name), &[]);
-    Tls::open(&source, NOW).unwrap();
+    Tls::open(&source, None, NOW).unwrap();
     let (cert, key) = source.paths();
     (std::fs::read_to_string(cert).unwrap(), std::fs::read_to_string(key).unwrap())
 }
@@ -169,22 +169,22 @@ fn files_are_read_again_when_they_change_and_a_bad_one_leaves_the_old_one_in_pla
     put("crt", &first.0);
     put("key", &first.1);
     let source = Source::Files { cert: path("crt"), key: path("key") };
-    let tls = Tls::open(&source, NOW).unwrap();
-    assert!(!tls.refresh(&source, NOW).unwrap(), "nothing changed");
+    let tls = Tls::open(&source, None, NOW).unwrap();
+    assert!(!tls.refresh(&source, None, NOW).unwrap(), "nothing changed");
     // A certificate that came without its key, nonsense, nothing.
     for (bad, says) in [(second.0.as_str(), "crt"), ("nonsense", "no certificate"), ("", "no certificate")] {
         put("crt", bad);
-        let error = tls.refresh(&source, NOW).unwrap_err().to_string();
+        let error = tls.refresh(&source, None, NOW).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
-        assert!(!tls.refresh(&source, NOW).unwrap(), "it is told of once");
-        assert!(tls.reload(&source, NOW).is_err(), "and to whoever asks for it");
+        assert!(!tls.refresh(&source, None, NOW).unwrap(), "it is told of once");
+        assert!(tls.reload(&source, None, NOW).is_err(), "and to whoever asks for it");
     }
     put("crt", &second.0);
-    assert!(tls.refresh(&source, NOW).is_err(), "its key is not there yet");
+    assert!(tls.refresh(&source, None, NOW).is_err(), "its key is not there yet");
     put("key", &second.1);
-    assert!(tls.refresh(&source, NOW).unwrap());
+    assert!(tls.refresh(&source, None, NOW).unwrap());
     std::fs::remove_file(path("crt")).unwrap();
-    assert!(tls.refresh(&source, NOW).unwrap_err().to_string().contains("crt"));
+    assert!(tls.refresh(&source, None, NOW).unwrap_err().to_string().contains("crt"));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_pull_goes_on_while_the_certificate_is_swapped() {
     let before = shown(&pull);
 
     let tls = site.tls.clone().unwrap();
-    assert!(tls.refresh(&own(&site.path(""), &["new.example"]), NOW).unwrap());
+    assert!(tls.refresh(&own(&site.path(""), &["new.example"]), None, NOW).unwrap());
     // A client of its own: what it remembers of the old one it may go on with.
     let mut after = connect(&trusting(&site.path("tls/ca.crt")), site.address);
     assert_eq!(get(&mut after, "/v2/").status, 200);
@@ -230,7 +230,7 @@ fn refused(data: &Path, args: &[&str]) -> String {
 fn data() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let source = own(dir.path(), &[]);
-    Tls::open(&source, NOW).unwrap();
+    Tls::open(&source, None, NOW).unwrap();
     let ca = std::fs::read_to_string(source.ca_path().unwrap()).unwrap();
     (dir, ca)
 }
@@ -335,4 +335,109 @@ fn whoever_cannot_be_trusted_by_it_is_told_so() {
     assert!(
         refused(none.path(), &["docker", "a", "--ca", file.to_str().unwrap()]).contains("no certificate")
     );
+}
+
+// Clients with certificates of their own ---------------------------------------------------
+
+/// An authority of clients.
+struct Clients {
+    file: PathBuf,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Clients {
+    fn new(file: PathBuf) -> Clients {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
+        Clients { file, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// A client that trusts the site, with a certificate of this common name.
+    fn client(&self, site: &Site, name: Option<&str>) -> Arc<ClientConfig> {
+        let mut params = rcgen::CertificateParams::default();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if let Some(name) = name {
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(site.path("tls/ca.crt")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_root_certificates(roots);
+        Arc::new(config.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap())
+    }
+}
+
+/// Asks through a connection of one's own; None if there is none to be had.
+fn ask(client: &Arc<ClientConfig>, site: &Site, ask: crate::harness::Ask) -> Option<Answer> {
+    let mut line = connect(client, site.address);
+    line.write_all(&ask.bytes()).ok()?;
+    let mut bytes = Vec::new();
+    line.read_to_end(&mut bytes).ok()?;
+    Some(Answer::read(&bytes, false).0)
+}
+
+#[test]
+fn a_certificate_logs_in_the_user_of_its_name_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let clients = Clients::new(dir.path().join("clients.crt"));
+    let site = Site::with(Wishes { tls: true, client_ca: Some(clients.file.clone()), ..Wishes::default() });
+    let status = |client: &Arc<ClientConfig>, sent| ask(client, &site, sent).unwrap().status;
+    let nobody = |method: &str, target: &str| site.ask(method, target).by_nobody();
+    let bob = clients.client(&site, Some("bob"));
+    assert_eq!(status(&bob, nobody("GET", "/v2/")), 200);
+    assert_eq!(status(&bob, nobody("POST", "/v2/bob/app/blobs/uploads/")), 202);
+    assert_eq!(status(&bob, nobody("POST", "/v2/other/app/blobs/uploads/")), 403);
+    // Whoever brings a password besides is whom that is of.
+    assert_eq!(status(&bob, site.ask("POST", "/v2/other/app/blobs/uploads/")), 202);
+    assert_eq!(status(&bob, nobody("GET", "/v2/").with_password("bob", "wrong")), 401);
+    // What would outlive the certificate takes a password.
+    let generate = "/public/v2/docker_registry/v1/users/generate_password";
+    assert_eq!(status(&bob, nobody("GET", generate)), 403);
+
+    for name in [Some("stranger"), Some("Bob"), Some("bob@example.org"), Some(""), None] {
+        let client = clients.client(&site, name);
+        assert_eq!(status(&client, nobody("GET", "/v2/")), 401, "{name:?}");
+        assert_eq!(status(&client, site.ask("GET", "/v2/")), 200, "{name:?}: the password is right");
+    }
+    let without = trusting(&site.path("tls/ca.crt"));
+    assert_eq!(status(&without, nobody("GET", "/v2/")), 401);
+    assert_eq!(status(&without, site.ask("GET", "/v2/")), 200);
+    let forged = Clients::new(dir.path().join("others.crt")).client(&site, Some("admin"));
+    assert!(ask(&forged, &site, nobody("GET", "/v2/")).is_none(), "of an authority that nobody named");
+
+    let name = outport::names::UserName::parse("bob").unwrap();
+    site.registry.user_set_active(&name, false).unwrap();
+    assert_eq!(status(&bob, nobody("GET", "/v2/")), 403);
+    site.registry.user_remove(&name).unwrap();
+    assert_eq!(status(&bob, nobody("GET", "/v2/")), 401);
+}
+
+#[test]
+fn an_authority_of_clients_that_is_taken_back_lets_nobody_in_and_a_bad_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let clients = Clients::new(dir.path().join("clients.crt"));
+    let site = Site::with(Wishes { tls: true, client_ca: Some(clients.file.clone()), ..Wishes::default() });
+    let tls = site.tls.clone().unwrap();
+    let bob = clients.client(&site, Some("bob"));
+    let status = || ask(&bob, &site, site.ask("GET", "/v2/").by_nobody()).map(|answer| answer.status);
+    assert_eq!(status(), Some(200));
+    let source = own(&site.path(""), &[]);
+    std::fs::write(dir.path().join("clients.crt"), "nonsense").unwrap();
+    assert!(
+        tls.refresh(&source, Some(&clients.file), NOW).unwrap_err().to_string().contains("no certificate")
+    );
+    assert_eq!(status(), Some(200));
+    Clients::new(clients.file.clone());
+    assert!(tls.refresh(&source, Some(&clients.file), NOW).unwrap());
+    // Neither by its certificate nor by a ticket from before.
+    assert_eq!(status(), None);
+    assert!(tls.refresh(&source, None, NOW).unwrap());
+    assert_eq!(status(), Some(401), "certificates are not asked for");
 }

@@ -62,6 +62,14 @@ impl Certificate {
     }
 }
 
+/// Whom a certificate is about, in DER: its common name, if it has exactly one.
+pub fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(name)
+}
+
 pub fn read(path: &Path) -> Result<String> {
     use std::io::Read;
     let mut text = String::new();
