@@ -17,7 +17,7 @@ use crate::folder::Folder;
 use crate::http::tls::{Certificate, Source, Tls};
 use crate::http::{App, Options, Server};
 use crate::jobs::{self, Ended};
-use crate::registry::{Clock, Mode, Registry, boot_id, open_files_max};
+use crate::registry::{Clock, Mode, OpenFiles, Registry, boot_id};
 
 /// Threads for what blocks: hashing, files, commits. Each waits for the disk most of the
 /// time; pushes that wait together share a commit.
@@ -107,7 +107,7 @@ impl Serve {
             }
         };
         let app = App::new(registry.clone(), http_options(config)?)?;
-        let (wanted, fit) = (config.server.connections_max, connections_that_fit());
+        let (wanted, fit) = (config.server.connections_max, OpenFiles::here().connections);
         if wanted > fit {
             tracing::warn!(wanted, fit, "fewer connections than configured, for so many files may be open");
         }
@@ -285,12 +285,14 @@ fn client_ca(config: &Config) -> Option<PathBuf> {
 }
 
 fn http_options(config: &Config) -> Result<Options> {
+    let fit = OpenFiles::here();
     Ok(Options {
         anonymous_pull: config.auth.anonymous_pull,
         empty_tags_for_missing: config.compat.empty_tags_for_missing,
         blob_bytes_max: config.storage.blob_bytes_max,
         trusted_proxies: config.trusted_proxies()?,
-        connections_max: config.server.connections_max.min(connections_that_fit()),
+        connections_max: config.server.connections_max.min(fit.connections),
+        pulls_max: fit.pulls,
         connections_per_address: config.server.connections_per_address,
         ca: tls_source(config).ca_path().filter(|_| !config.server.insecure_http),
     })
@@ -322,16 +324,6 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-}
-
-/// Connections that the limit of open files has room for: each is a socket and a blob or an
-/// upload, and there may be as many uploads that wait for their clients. Strangers who only
-/// connect then take nothing that others' pushes and pulls need.
-fn connections_that_fit() -> usize {
-    /// The database, its readers, listeners, the log.
-    const OWN: u64 = 64;
-    let files = open_files_max();
-    usize::try_from(files.saturating_sub(OWN) / 3).unwrap_or(usize::MAX).max(1)
 }
 
 /// Text to standard error, as the journal likes it, or JSON.

@@ -53,6 +53,8 @@ pub struct Options {
     /// Proxies whose X-Forwarded-Proto and -Host are believed.
     pub trusted_proxies: Vec<IpAddr>,
     pub connections_max: usize,
+    /// Blobs that are being pulled at once; each is an open file. Others wait.
+    pub pulls_max: usize,
     pub connections_per_address: usize,
     /// The authority that clients must trust, as a file; None where it is somebody else's.
     pub ca: Option<PathBuf>,
@@ -82,6 +84,7 @@ pub struct App {
     body_memory: Arc<Semaphore>,
     gather_memory: Arc<Semaphore>,
     piece_memory: Arc<Semaphore>,
+    pulls: Arc<Semaphore>,
     imports: Arc<Semaphore>,
     requests: AtomicU64,
     /// So that request ids of two processes differ.
@@ -96,6 +99,7 @@ impl App {
             auth: auth::Auth::new(registry.clock())?,
             token_key: hmac::Key::new(hmac::HMAC_SHA256, &registry.secret("token")?),
             registry,
+            pulls: Arc::new(Semaphore::new(options.pulls_max)),
             options: RwLock::new(Arc::new(options)),
             body_memory: Arc::new(Semaphore::new(BODY_BYTES_TOTAL)),
             gather_memory: Arc::new(Semaphore::new(GENEROUS_UPLOADS)),
@@ -137,6 +141,14 @@ impl App {
         let memory = self.body_memory.clone().acquire_many_owned(bytes);
         match timeout(IDLE_MAX, memory).await {
             Ok(Ok(share)) => Ok(share),
+            _ => Err(Kind::TooMany { retry_secs: 5 }.into()),
+        }
+    }
+
+    /// The right to have a blob open; waits while too many others have theirs.
+    async fn pull_permit(&self) -> Result<OwnedSemaphorePermit> {
+        match timeout(IDLE_MAX, self.pulls.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
             _ => Err(Kind::TooMany { retry_secs: 5 }.into()),
         }
     }

@@ -83,6 +83,7 @@ async fn blob_get(call: Call) -> Result<Reply> {
     }
     let range = call.header(RANGE).filter(|_| if_range(&call, &digest)).map(str::to_owned);
     let named = digest.clone();
+    let permit = call.app.pull_permit().await?;
     // The first piece is read before the answer begins: a bad blob is a clean 404.
     let (blob, range, first) = call
         .run(move |registry| {
@@ -98,7 +99,7 @@ async fn blob_get(call: Call) -> Result<Reply> {
         .await?;
     let total = blob.bytes();
     let (at, end) = range.unwrap_or((0, total));
-    let body = Body::Blob(BlobBody::new(call.app.clone(), blob, first, at, end));
+    let body = Body::Blob(BlobBody::new(call.app.clone(), blob, permit, first, at, end));
     let mut reply = hyper::Response::new(body);
     reply.headers_mut().insert(CONTENT_LENGTH, (end - at).into());
     if range.is_some() {

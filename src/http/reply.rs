@@ -67,7 +67,8 @@ impl HttpBody for Body {
 /// Ends with an error, and so the connection, at the first byte that is wrong.
 pub struct BlobBody {
     app: Arc<App>,
-    blob: Arc<BlobReader>,
+    /// The file, and the right to have it open, until it is read to the end.
+    blob: Option<(Arc<BlobReader>, OwnedSemaphorePermit)>,
     /// The first piece, which was read before the answer began.
     ready: Option<Bytes>,
     /// Bytes of the blob from here on are not yet read.
@@ -80,26 +81,31 @@ pub struct BlobBody {
 
 impl BlobBody {
     /// `first` is the piece that begins the stretch; what follows it goes up to `end`.
-    pub fn new(app: Arc<App>, blob: BlobReader, first: Bytes, at: u64, end: u64) -> BlobBody {
+    pub fn new(
+        app: Arc<App>,
+        blob: BlobReader,
+        permit: OwnedSemaphorePermit,
+        first: Bytes,
+        at: u64,
+        end: u64,
+    ) -> BlobBody {
         let at = at + first.len() as u64;
-        let ready = Some(first);
-        BlobBody { app, blob: Arc::new(blob), ready, at, end, reading: None, share: None }
+        let blob = (at < end).then(|| (Arc::new(blob), permit));
+        BlobBody { app, blob, ready: Some(first), at, end, reading: None, share: None }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         if let Some(first) = self.ready.take() {
             return Poll::Ready(Some(Ok(first)));
         }
-        if self.at >= self.end {
-            return Poll::Ready(None);
-        }
+        let Some((blob, _)) = &self.blob else { return Poll::Ready(None) };
         if self.share.is_none() {
             self.share = self.app.piece_memory();
         }
         // A slow reader among many waits for nobody: it gets small pieces.
         let size = if self.share.is_some() { Piece::Full } else { Piece::Small };
         let reading = self.reading.get_or_insert_with(|| {
-            let (registry, blob) = (self.app.registry.clone(), self.blob.clone());
+            let (registry, blob) = (self.app.registry.clone(), blob.clone());
             let (at, end) = (self.at, self.end);
             tokio::task::spawn_blocking(move || registry.blob_piece(&blob, at, end, size))
         });
@@ -109,6 +115,9 @@ impl BlobBody {
         match &piece {
             Ok(bytes) => self.at += bytes.len() as u64,
             Err(_) => self.at = self.end,
+        }
+        if self.at >= self.end {
+            self.blob = None;
         }
         Poll::Ready(Some(piece))
     }

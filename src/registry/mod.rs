@@ -20,6 +20,7 @@ mod journal;
 mod keys;
 mod leases;
 mod mlspace;
+mod open_files;
 mod orgs;
 mod pages;
 mod password;
@@ -63,6 +64,7 @@ pub use import::{
 pub use index_v1::{Found, SignUp, SignUpAsk, V1Image, V1Token, v1_word};
 pub use keys::KeyFile;
 pub use mlspace::{About, GENERATED_PREFIX, Image, ImageTag, Relabel, RepoCard, Workspace};
+pub use open_files::OpenFiles;
 pub use orgs::{GroupGrant, GroupInfo, Member, OrgInfo, Person, Standing};
 pub use pages::{Listed, Mark, Next, Order, REACH, Slice, Wish};
 pub use people::{Access, Imported, PASSWORD_MIN, User, UserAdd, UserRow};
@@ -873,11 +875,6 @@ pub fn boot_id() -> Result<String> {
 /// The version of SQLite, which is a part of this program.
 pub fn sqlite_version() -> &'static str {
     rusqlite::version()
-}
-
-/// How many files this process may have open, sockets included.
-pub fn open_files_max() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

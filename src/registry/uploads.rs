@@ -11,12 +11,10 @@ use std::time::Duration;
 use super::arrivals::Arrivals;
 use super::blobs::{Blobs, Growing, UploadKey, discard};
 use super::db::lock;
-use super::{Clock, open_files_max, random};
+use super::{Clock, OpenFiles, random};
 use crate::error::{Kind, Result, Thing};
 use crate::names::{Algorithm, RepoName, UploadId};
 
-/// Open uploads in all. Each holds an open file, so where few may be open a third of those.
-const OPEN_MAX: usize = 1_024;
 /// An upload that nobody touched for this long makes room for another one of its user's.
 const EVICT_AFTER: Duration = Duration::from_secs(600);
 pub(super) struct Uploads {
@@ -70,7 +68,7 @@ impl Uploads {
             };
             open.insert(id, Arc::new(session));
         }
-        let open_max = usize::try_from(open_files_max() / 3).unwrap_or(OPEN_MAX).min(OPEN_MAX);
+        let open_max = OpenFiles::here().uploads;
         Ok(Uploads { open: Mutex::new(open), open_max, arrivals, clock: clock.clone() })
     }
 

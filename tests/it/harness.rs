@@ -77,6 +77,7 @@ impl Default for Wishes {
                 blob_bytes_max: 1 << 30,
                 trusted_proxies: Vec::new(),
                 connections_max: 256,
+                pulls_max: 256,
                 connections_per_address: 64,
                 ca: None,
             },

@@ -1,6 +1,6 @@
 //! Pulling blobs and manifests: bytes, ranges, conditions.
 
-use crate::harness::{OCI_MANIFEST, Site, noise, sha256};
+use crate::harness::{OCI_MANIFEST, Site, Wishes, noise, sha256};
 use std::time::Duration;
 
 #[test]
@@ -198,10 +198,40 @@ fn health_is_told_to_nobody_in_particular() {
     for target in ["/livez", "/readyz", "/healthz", "/"] {
         assert_eq!(site.ask("GET", target).by_nobody().send().status, 200, "{target}");
     }
-    let mut wishes = crate::harness::Wishes::default();
+    let mut wishes = Wishes::default();
     wishes.registry.reserve_bytes = Some(u64::MAX);
     let full = site.restart_with(wishes);
     let ready = full.get("/readyz");
     assert_eq!((ready.status, ready.json()["reads"].as_str()), (503, Some("ok")));
     assert_eq!(full.get("/livez").status, 200);
+}
+
+#[test]
+fn pulls_beyond_the_limit_wait_their_turn() {
+    use std::io::{Read, Write};
+    let mut wishes = Wishes::default();
+    wishes.http.pulls_max = 1;
+    let site = Site::with(wishes);
+    // More than sockets hold for a client that does not read.
+    let large = site.push_blob("a/b", &noise(16 << 20, 9));
+    let small = site.push_blob("a/b", b"small");
+    let pull = |digest: &str| {
+        let mut stream = std::net::TcpStream::connect(site.address).unwrap();
+        stream.write_all(&site.ask("GET", &format!("/v2/a/b/blobs/{digest}")).bytes()).unwrap();
+        stream
+    };
+    let mut first = pull(&large);
+    first.read_exact(&mut [0; 100]).unwrap();
+    let mut second = pull(&small);
+    second.set_nonblocking(true).unwrap();
+    for _ in 0..100 {
+        assert_eq!(site.ask("HEAD", &format!("/v2/a/b/blobs/{small}")).send().status, 200);
+        assert!(second.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+    drop(first);
+    second.set_nonblocking(false).unwrap();
+    let mut answer = Vec::new();
+    second.read_to_end(&mut answer).unwrap();
+    let (answer, _) = crate::harness::Answer::read(&answer, false);
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"small"[..]));
 }
