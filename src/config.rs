@@ -107,7 +107,9 @@ settings! {
         key: Option<String> = None,
             "The certificate's private key, PEM.";
         names: Vec<String> = vec![],
-            "Names and addresses for the certificate that is made, besides this machine's own name and loopback.";
+            "Names and addresses for the certificate that is made, besides this machine's own.";
+        client_ca: Option<String> = None,
+            "Authorities, PEM, by whose certificates clients may log in: the common name is the user's. Passwords work all the same.";
     }
     auth Auth PartialAuth {
         anonymous_pull: bool = false,

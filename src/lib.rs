@@ -24,6 +24,8 @@ pub mod hash;
 pub mod http;
 /// What goes on by itself while the server runs.
 pub mod jobs;
+/// What the kernel tells of the machine we run on.
+pub mod machine;
 /// What a manifest names: bytes in, digests out.
 pub mod manifest;
 /// How the C library keeps memory.

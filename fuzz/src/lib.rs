@@ -139,6 +139,7 @@ impl Site {
             trusted_proxies: vec![[127, 0, 0, 1].into()],
             connections_max: 64,
             connections_per_address: 64,
+            ca: None,
         };
         let app = App::new(store.registry.clone(), options).expect("an app");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

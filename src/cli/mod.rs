@@ -27,6 +27,7 @@ mod scrub;
 mod serve;
 mod service;
 mod tag;
+mod trust;
 mod user;
 
 use clap::{Args, Parser, Subcommand};
@@ -99,6 +100,7 @@ enum Verb {
     Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Check(check::Check),
+    Trust(trust::Trust),
     Backup(backup::Backup),
     Restore(backup::Restore),
     Rebuild(backup::Rebuild),
@@ -139,6 +141,7 @@ impl Cli {
             Verb::Gc(gc) => gc.run(&self.common),
             Verb::Scrub(scrub) => scrub.run(&self.common),
             Verb::Check(check) => check.run(&self.common),
+            Verb::Trust(trust) => trust.run(&self.common),
             Verb::Backup(backup) => backup.run(&self.common),
             Verb::Restore(restore) => restore.run(&self.common),
             Verb::Rebuild(rebuild) => rebuild.run(&self.common),

@@ -14,7 +14,7 @@ use super::{Common, manager, registry_options};
 use crate::config::Config;
 use crate::error::{Kind, Result};
 use crate::folder::Folder;
-use crate::http::tls::{Source, Tls};
+use crate::http::tls::{Certificate, Source, Tls};
 use crate::http::{App, Options, Server};
 use crate::jobs::{self, Ended};
 use crate::registry::{Clock, Mode, OpenFiles, Registry, boot_id};
@@ -24,8 +24,9 @@ use crate::registry::{Clock, Mode, OpenFiles, Registry, boot_id};
 const BLOCKING_THREADS: usize = 16;
 /// Their stacks. Nothing recurses.
 const STACK_BYTES: usize = 512 << 10;
-/// How often the certificate's end is looked at.
-const CERTIFICATE_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How often files of certificates, this machine's addresses and the end of our own leaf are
+/// looked at: a few system calls.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(30);
 /// Credentials of the service manager, by name: the first administrator's password, and a
 /// certificate with its key, where the configuration names none.
 const PASSWORD: &str = "outport.admin-password";
@@ -101,7 +102,9 @@ impl Serve {
 
         let tls = match config.server.insecure_http {
             true => None,
-            false => Some(Arc::new(Tls::open(&tls_source(config), now_secs())?)),
+            false => {
+                Some(Arc::new(Tls::open(&tls_source(config), client_ca(config).as_deref(), now_secs())?))
+            }
         };
         let app = App::new(registry.clone(), http_options(config)?)?;
         let (wanted, fit) = (config.server.connections_max, OpenFiles::here().connections);
@@ -118,7 +121,7 @@ impl Serve {
         // Before anybody is told that we are here.
         let mut signals = Signals::new()?;
         let ca = tls.as_ref().and_then(|_| tls_source(config).ca_path());
-        announce(&server, tls.is_some(), ca.as_deref(), made.as_deref());
+        announce(&server, tls.is_some(), ca.as_deref(), made.as_deref())?;
         let watchdog = tokio::spawn(manager::feed_watchdog(registry.clone()));
         manager::ready();
 
@@ -132,6 +135,7 @@ impl Serve {
         let serving = tokio::spawn(server.serve(stop, drain));
 
         let mut config = config.clone();
+        let mut certificates = Certificates::default();
         let mut failed = false;
         loop {
             let told = tokio::select! {
@@ -157,10 +161,8 @@ impl Serve {
                     }
                 }
             }
-            if let Some(tls) = &tls
-                && let Err(error) = tls.reload(&tls_source(&config), now_secs())
-            {
-                tracing::error!(%error, "the certificate was not taken; the old one stays");
+            if let Some(tls) = &tls {
+                certificates.look(tls, &config, told, now_secs()).await;
             }
             if matches!(told, Told::Reload) {
                 manager::ready();
@@ -196,6 +198,41 @@ impl Serve {
     }
 }
 
+/// What was told of certificates that could not be taken, so that it is told once.
+#[derive(Default)]
+struct Certificates {
+    trouble: Option<String>,
+}
+
+impl Certificates {
+    async fn look(&mut self, tls: &Arc<Tls>, config: &Config, told: Told, now_secs: i64) {
+        let (tls, source, client_ca) = (tls.clone(), tls_source(config), client_ca(config));
+        let look = move || match told {
+            Told::Reload => tls.reload(&source, client_ca.as_deref(), now_secs).map(|()| true),
+            _ => tls.refresh(&source, client_ca.as_deref(), now_secs),
+        };
+        let looked = match tokio::task::spawn_blocking(look).await {
+            Ok(looked) => looked,
+            Err(error) => return tracing::error!(%error, "a look at the certificate panicked"),
+        };
+        let trouble = match looked {
+            Ok(true) => {
+                tracing::info!("new connections are shown the certificate as it is now");
+                None
+            }
+            // Whether it is the bad one of before, or a good one.
+            Ok(false) => return,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) =
+            trouble.as_ref().filter(|_| trouble != self.trouble || matches!(told, Told::Reload))
+        {
+            tracing::error!(error, "the certificate was not taken; the old one stays");
+        }
+        self.trouble = trouble;
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Told {
     Stop,
@@ -228,7 +265,9 @@ impl Signals {
     }
 }
 
-fn tls_source(config: &Config) -> Source {
+/// Where the certificate comes from: files that are configured, credentials of the service
+/// manager, or the authority of the data directory.
+pub fn tls_source(config: &Config) -> Source {
     match (&config.tls.cert, &config.tls.key) {
         (Some(cert), Some(key)) => Source::Files { cert: cert.into(), key: key.into() },
         _ => match (manager::credential(TLS_CERT), manager::credential(TLS_KEY)) {
@@ -238,6 +277,11 @@ fn tls_source(config: &Config) -> Source {
             }
         },
     }
+}
+
+/// By whose certificates clients may log in.
+fn client_ca(config: &Config) -> Option<PathBuf> {
+    config.tls.client_ca.as_ref().map(PathBuf::from)
 }
 
 fn http_options(config: &Config) -> Result<Options> {
@@ -250,23 +294,26 @@ fn http_options(config: &Config) -> Result<Options> {
         connections_max: config.server.connections_max.min(fit.connections),
         pulls_max: fit.pulls,
         connections_per_address: config.server.connections_per_address,
+        ca: tls_source(config).ca_path().filter(|_| !config.server.insecure_http),
     })
 }
 
 /// Says what a person needs who has just started this: where it is, whom to trust, and,
 /// the only time, the first password.
-fn announce(server: &Server, tls: bool, ca: Option<&Path>, password: Option<&str>) {
+fn announce(server: &Server, tls: bool, ca: Option<&Path>, password: Option<&str>) -> Result<()> {
     let scheme = if tls { "https" } else { "http" };
     for address in server.addresses() {
         println!("Outport serves {scheme}://{address}");
     }
     if let Some(ca) = ca {
         println!("Clients trust it with {}", ca.display());
+        println!("whose SHA-256 fingerprint is {}", Certificate::read(ca)?.fingerprint);
     }
     if let Some(password) = password {
         println!("The first administrator is admin, with the password {password}");
         println!("It is not shown again; change it with `outport user passwd admin`");
     }
+    Ok(())
 }
 
 /// As many open files as the system lets us have: each connection and each open upload is one.

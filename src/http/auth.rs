@@ -42,7 +42,7 @@ pub struct Caller {
     pub user: Option<User>,
     /// What a token was made for. None: no token, so whatever the user may do.
     pub scopes: Option<Vec<Scope>>,
-    /// What a robot token, or a service client, may at the most.
+    /// What a robot token, a service client, or a client's certificate may at the most.
     pub limit: Option<Limit>,
     /// The namespace this request is about, if it names one: nothing outside it is reached.
     pub within: Option<Workspace>,
@@ -52,7 +52,7 @@ pub struct Caller {
 #[derive(Debug, Clone)]
 pub struct Limit {
     pub scope: TokenScope,
-    /// By what a robot token is found again. None: a service client.
+    /// By what a robot token is found again. None: a service client, or a certificate.
     pub token: Option<i64>,
 }
 
@@ -94,8 +94,8 @@ impl Caller {
         self.limit.as_ref().map(|limit| &limit.scope)
     }
 
-    /// The robot token that what is issued to this caller shall end with. A service client
-    /// is issued nothing more: it could not be found again by that.
+    /// The robot token that what is issued to this caller shall end with. A service client, or
+    /// a certificate, is issued nothing more: it could not be found again by that.
     pub fn robot(&self) -> Result<Option<i64>> {
         match &self.limit {
             None => Ok(None),
@@ -155,9 +155,26 @@ pub async fn identify(app: &App, asked: &Asked) -> Result<Caller> {
         Some(value) => Some(value.to_str().map_err(|_| Kind::Unauthorized)?),
     };
     match credential(header)? {
-        Credential::None => Ok(Caller::default()),
+        Credential::None => match &asked.peer.certified {
+            None => Ok(Caller::default()),
+            Some(name) => certified(app, name),
+        },
         Credential::Password { login, password } => check(app, asked.peer.address, &login, &password).await,
         Credential::Bearer(token) => token::verify(app, &token),
+    }
+}
+
+/// Who brings a certificate, and no header: the user of that name, as far as their password would
+/// reach, but to change that or to make tokens, which would outlive the certificate.
+fn certified(app: &App, name: &str) -> Result<Caller> {
+    match app.registry.user_named(name)? {
+        Some(user) if user.active => {
+            let scope = TokenScope { access: Access::Delete, pattern: "*".into() };
+            let limit = Some(Limit { scope, token: None });
+            Ok(Caller { user: Some(user), limit, ..Caller::default() })
+        }
+        Some(_) => Err(Kind::Inactive.into()),
+        None => Err(Kind::Unauthorized.because("the certificate's common name is no user's here")),
     }
 }
 

@@ -22,8 +22,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::hmac;
+use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub struct Options {
     /// Blobs that are being pulled at once; each is an open file. Others wait.
     pub pulls_max: usize,
     pub connections_per_address: usize,
+    /// The authority that clients must trust, as a file; None where it is somebody else's.
+    pub ca: Option<PathBuf>,
 }
 
 /// A TLS handshake, or the first byte of anything, takes at most this long.
@@ -171,7 +175,8 @@ impl App {
             header.rsplit(',').next()?.trim().parse().ok()
         };
         match self.options().trusted_proxies.contains(&peer.address) {
-            true => Peer { address: forwarded().unwrap_or(peer.address), ..peer },
+            // Its own certificate says nothing of those whom it speaks for.
+            true => Peer { address: forwarded().unwrap_or(peer.address), certified: None, ..peer },
             false => peer,
         }
     }
@@ -197,10 +202,12 @@ impl App {
 }
 
 /// Who is at the other end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub address: IpAddr,
     pub tls: bool,
+    /// The common name of a certificate that an authority of clients signed.
+    pub certified: Option<Arc<str>>,
 }
 
 /// Seconds since 1970 as RFC 3339.
@@ -337,7 +344,8 @@ impl Door {
         }
         let Some(tls) = &self.tls else {
             // In boxes, so that a connection takes no room for what it is not at.
-            return Box::pin(self.requests(stream, Peer { address, tls: false }, stop)).await;
+            let peer = Peer { address, tls: false, certified: None };
+            return Box::pin(self.requests(stream, peer, stop)).await;
         };
         let handshake = Box::pin(async {
             let mut first = [0];
@@ -354,7 +362,11 @@ impl Door {
         };
         match handshake {
             Ok(Ok(Ok(stream))) => {
-                Box::pin(self.requests(stream, Peer { address, tls: true }, stop)).await;
+                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                // One without a name is of nobody, and no user is called that.
+                let name = |der: &CertificateDer| tls::common_name(der).unwrap_or_default().into();
+                let certified = certificate.map(name);
+                Box::pin(self.requests(stream, Peer { address, tls: true, certified }, stop)).await;
             }
             Ok(Ok(Err(error))) => tracing::debug!(%address, %error, "the TLS handshake failed"),
             Ok(Err(plain)) => {
@@ -394,7 +406,7 @@ impl Door {
                     // Put back what hyper dropped, so that the head is refused for what it was.
                     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
                 }
-                let answer = route::answer(self.app.clone(), peer, head, body);
+                let answer = route::answer(self.app.clone(), peer.clone(), head, body);
                 async move {
                     let reply = answer.await;
                     if reply.headers().contains_key(CONNECTION) {

@@ -10,7 +10,8 @@ use super::auth::Caller;
 use super::call::Call;
 use super::reply::{self, Reply};
 use super::route::{Asked, Dialect, routes};
-use crate::error::{Error, Kind, Result};
+use super::tls::Certificate;
+use crate::error::{Error, Kind, Result, Thing};
 
 pub static DIALECT: Dialect = Dialect {
     name: "ops",
@@ -29,6 +30,7 @@ const ROUTES: &[super::route::Route] = routes! {
     GET "/readyz"       Nobody readyz;
     GET "/healthz"      Nobody readyz;
     GET "/openapi.json" Nobody openapi;
+    GET "/ca.crt"       Nobody ca;
 };
 
 /// For a person with a browser.
@@ -58,6 +60,20 @@ async fn readyz(call: Call) -> Result<Reply> {
 
 async fn openapi(_: Call) -> Result<Reply> {
     Ok(reply::with(reply::bytes(StatusCode::OK, super::openapi::document()), CONTENT_TYPE, reply::JSON))
+}
+
+/// Whom to trust: to be compared with the fingerprint that the server's first start said.
+async fn ca(call: Call) -> Result<Reply> {
+    let Some(path) = call.app.options().ca.clone() else {
+        return Err(Kind::NotFound(Thing::Route).because(
+            "this registry's certificate is not of its own authority; ask those who run it whom to trust",
+        ));
+    };
+    // Nothing but certificates, whatever stands in the file.
+    let authority =
+        call.run(move |_| Certificate::read(&path).map_err(|error| Kind::Internal.from_cause(error))).await?;
+    let reply = reply::bytes(StatusCode::OK, authority.pem);
+    Ok(reply::with(reply, CONTENT_TYPE, "application/x-x509-ca-cert"))
 }
 
 /// As JSON: the sentence, and by what it is found in the log.

@@ -4,7 +4,7 @@
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER,
-    TRANSFER_ENCODING,
+    TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
@@ -234,6 +234,8 @@ pub async fn answer(app: Arc<App>, peer: Peer, head: Parts, body: Incoming) -> R
     for (name, value) in dialect.headers {
         headers.insert(*name, HeaderValue::from_static(value));
     }
+    // What somebody pushed is not what its first bytes look like to a browser.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(value) = HeaderValue::from_str(&asked.request_id) {
         headers.insert("x-request-id", value);
     }

@@ -607,6 +607,12 @@ impl Registry {
         self.writable && self.db.has_failed()
     }
 
+    /// What SQLite finds wrong in the database: rows and indexes that contradict each other, or rows
+    /// that name what is not there. A few lines at most; reads all of it.
+    pub fn check_rows(&self) -> Result<Vec<String>> {
+        self.db.read(sql::wrong_rows)
+    }
+
     /// Whether pulls work: the database answers.
     pub fn check_reads(&self) -> Result<()> {
         self.db.read(|tx| sql::user_count(tx).map(|_| ()))
@@ -640,14 +646,19 @@ impl Registry {
             return Err(Kind::TooLarge(Thing::Blob)
                 .because(format!("a blob has at most {} bytes here", options.blob_bytes_max)));
         }
-        let Space { free_bytes, total_bytes } = self.blobs.space()?;
-        let reserve = options
-            .reserve_bytes
-            .unwrap_or_else(|| (total_bytes / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX));
+        let (Space { free_bytes, .. }, reserve) = self.room()?;
         if free_bytes < reserve.saturating_add(bytes) {
             return Err(Kind::Full.into());
         }
         Ok(())
+    }
+
+    /// The disk's space, and how much of what is free pushes may not use up, in bytes.
+    pub fn room(&self) -> Result<(Space, u64)> {
+        let space = self.blobs.space()?;
+        let usual = || (space.total_bytes / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let reserve = self.options().reserve_bytes.unwrap_or_else(usual);
+        Ok((space, reserve))
     }
 }
 
@@ -781,7 +792,7 @@ fn without_row(tx: &rusqlite::Connection, mut digests: Vec<Digest>) -> Result<Ve
 }
 
 /// Whether a server has a directory just now.
-fn is_served(dir: &Path) -> Result<bool> {
+pub fn is_served(dir: &Path) -> Result<bool> {
     match lock_dir_once(dir) {
         Ok(_let_go_at_once) => Ok(false),
         Err(error) if error.kind == Kind::Unavailable => Ok(true),
@@ -859,6 +870,11 @@ pub fn boot_id() -> Result<String> {
     }
     let bytes = blobs::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// The version of SQLite, which is a part of this program.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
 }
 
 #[cfg(test)]

@@ -113,6 +113,13 @@ impl Registry {
         Ok(now.filter(|now| now.generation == user.generation))
     }
 
+    /// The user of exactly this name.
+    pub fn user_named(&self, name: &str) -> Result<Option<User>> {
+        let row = self.db.read(|tx| sql::user_by_login(tx, name))?;
+        // An e-mail address logs in too, and may look like anything.
+        Ok(row.map(|row| row.user).filter(|user| user.name == name))
+    }
+
     pub fn user_by_id(&self, id: i64) -> Result<Option<User>> {
         self.db.read(|tx| sql::user_by_id(tx, id))
     }

@@ -53,6 +53,8 @@ pub struct Wishes {
     pub boot_id: String,
     /// With an authority of its own, in `tls/ca.crt`.
     pub tls: bool,
+    /// By whose certificates clients may log in.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for Wishes {
@@ -79,9 +81,11 @@ impl Default for Wishes {
                 connections_max: 256,
                 pulls_max: 256,
                 connections_per_address: 64,
+                ca: None,
             },
             boot_id: "this boot".into(),
             tls: false,
+            client_ca: None,
         }
     }
 }
@@ -100,6 +104,7 @@ pub struct Site {
     pub registry: Arc<Registry>,
     pub hands: Hands,
     pub address: SocketAddr,
+    pub tls: Option<Arc<Tls>>,
     dir: Option<TempDir>,
     wishes: Wishes,
     stop: watch::Sender<bool>,
@@ -125,16 +130,20 @@ impl Site {
         let registry = Arc::new(registry);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let app = App::new(registry.clone(), wishes.http.clone()).unwrap();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let source = Source::Own { dir: dir.path().join("tls"), names: vec![NAME.to_owned()] };
-        let tls = wishes.tls.then(|| Arc::new(Tls::open(&source, 1_800_000_000).unwrap()));
-        let server = runtime.block_on(Server::bind(app, &[any], tls)).unwrap();
+        let mut http = wishes.http.clone();
+        http.ca = source.ca_path().filter(|_| wishes.tls);
+        let app = App::new(registry.clone(), http).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let tls = wishes
+            .tls
+            .then(|| Arc::new(Tls::open(&source, wishes.client_ca.as_deref(), 1_800_000_000).unwrap()));
+        let server = runtime.block_on(Server::bind(app, &[any], tls.clone())).unwrap();
         let address = server.addresses()[0];
         let (stop, told) = watch::channel(false);
         let serving = runtime.spawn(server.serve(told, Duration::from_secs(10)));
         let (dir, serving, runtime) = (Some(dir), Some(serving), Some(runtime));
-        Site { registry, hands, address, dir, wishes, stop, serving, runtime }
+        Site { registry, hands, address, tls, dir, wishes, stop, serving, runtime }
     }
 
     fn halt(&mut self) -> TempDir {
@@ -224,6 +233,17 @@ impl Site {
         let answer =
             self.ask("POST", &format!("/v2/{repo}/blobs/uploads/?digest={digest}")).body(bytes).send();
         assert_eq!(answer.status, 201, "{answer:?}");
+        digest
+    }
+
+    /// The same through a connection that somebody else made.
+    pub fn push_blob_over(&self, line: &mut (impl Read + Write), repo: &str, bytes: &[u8]) -> String {
+        let digest = sha256(bytes);
+        let ask = self.ask("POST", &format!("/v2/{repo}/blobs/uploads/?digest={digest}")).body(bytes);
+        line.write_all(&ask.bytes()).unwrap();
+        let mut back = Vec::new();
+        line.read_to_end(&mut back).unwrap();
+        assert_eq!(Answer::read(&back, false).0.status, 201);
         digest
     }
 

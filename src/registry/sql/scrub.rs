@@ -34,6 +34,24 @@ pub fn manifest_by_id(tx: &Connection, id: i64) -> Result<Option<(Digest, Vec<u8
         .optional()?)
 }
 
+/// What SQLite itself finds wrong, a line each: a few of them.
+pub fn wrong_rows(tx: &Connection) -> Result<Vec<String>> {
+    const LINES: usize = 5;
+    let mut statement = tx.prepare(&format!("PRAGMA integrity_check({LINES})"))?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut wrong: Vec<String> = lines.collect::<rusqlite::Result<_>>()?;
+    wrong.retain(|line| line != "ok");
+    let mut statement = tx.prepare("PRAGMA foreign_key_check")?;
+    let rows = statement.query_map([], |row| {
+        let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+        Ok(format!("a row of {table} names a row of {parent} that is not there"))
+    })?;
+    for row in rows.take(LINES) {
+        wrong.push(row?);
+    }
+    Ok(wrong)
+}
+
 /// Bytes of all blobs and manifests.
 pub fn stored_bytes(tx: &Connection) -> Result<u64> {
     Ok(tx
@@ -97,4 +115,25 @@ pub fn blobs_recent(tx: &Connection, since_secs: i64, limit: u32) -> Result<Vec<
     let rows = statement
         .query_map(params![since_secs, limit], |row| Ok((digest_column(row, 0)?, size_column(row, 1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_contradict_each_other_are_told_of_a_few_at_a_time() {
+        let tx = Connection::open_in_memory().expect("opens");
+        let make = "PRAGMA foreign_keys = OFF; CREATE TABLE repo (id INTEGER PRIMARY KEY);
+             CREATE TABLE tag (repo INTEGER REFERENCES repo (id)); INSERT INTO repo VALUES (1);
+             INSERT INTO tag VALUES (1);";
+        tx.execute_batch(make).expect("is made");
+        assert_eq!(wrong_rows(&tx).expect("looks"), Vec::<String>::new());
+        for orphan in 2..20 {
+            tx.execute("INSERT INTO tag VALUES (?1)", [orphan]).expect("is inserted");
+        }
+        let wrong = wrong_rows(&tx).expect("looks");
+        assert_eq!(wrong.len(), 5);
+        assert_eq!(wrong[0], "a row of tag names a row of repo that is not there");
+    }
 }
