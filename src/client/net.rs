@@ -340,11 +340,11 @@ impl Net {
     /// A connection on which a server can be asked: to itself, or to a proxy that asks it.
     async fn dial(&self, origin: &Origin) -> Tried<Sender> {
         let stream = match self.proxies.to(origin) {
-            None => self.connect(origin, |error| unreachable(origin, error)).await?,
+            None => self.connect(origin, |error| unreachable(origin, &error)).await?,
             Some(proxy) => {
                 let stream = self
                     .connect(&proxy.origin, |error| {
-                        unreachable(format_args!("{proxy}, which the environment names,"), error)
+                        unreachable(format_args!("{proxy}, which the environment names,"), &error)
                     })
                     .await?;
                 match origin.https {
@@ -392,7 +392,7 @@ impl Net {
         })?;
         let stream = timeout(self.times.connect, self.tls.connect(name, stream))
             .await
-            .map_err(|_| unreachable(origin, late()))?;
+            .map_err(|_| unreachable(origin, &late()))?;
         Ok(Box::new(stream.map_err(|error| untrusted(origin, &error))?))
     }
 
@@ -435,7 +435,7 @@ impl Net {
             Builder::new().max_buf_size(READ_MAX).handshake(TokioIo::new(stream)),
         )
         .await
-        .map_err(|_| unreachable(origin, late()))?
+        .map_err(|_| unreachable(origin, &late()))?
         .map_err(|error| broken(origin, &error))?;
         // What breaks it is told to whoever waits for an answer.
         tokio::spawn(async move {
@@ -463,7 +463,7 @@ fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time")
 }
 
-fn unreachable(whom: impl std::fmt::Display, error: io::Error) -> Failed {
+fn unreachable(whom: impl std::fmt::Display, error: &io::Error) -> Failed {
     Failed::Passing(Kind::Unavailable.because(format!("{whom} cannot be reached: {error}")), None)
 }
 

@@ -224,9 +224,9 @@ mod tests {
     #[test]
     fn a_login_is_decoded_and_told_to_nobody() {
         let set = [("HTTPS_PROXY", "https://me:p%40ss%3A1@proxy.example")];
-        let proxies = proxies(&set).expect("reads");
+        let read = proxies(&set).expect("reads");
         let origin = Origin::parse("a.example", true).expect("parses");
-        let proxy = proxies.to(&origin).expect("is one");
+        let proxy = read.to(&origin).expect("is one");
         assert_eq!((proxy.origin.https, proxy.origin.port), (true, 443));
         let expected = format!("Basic {}", STANDARD.encode("me:p@ss:1"));
         assert_eq!(proxy.login.as_ref().and_then(|login| login.to_str().ok()), Some(expected.as_str()));
@@ -237,7 +237,7 @@ mod tests {
             "http://x:99999",
             "ftp://me:secret@x",
         ] {
-            let Err(error) = super::tests::proxies(&[("HTTPS_PROXY", bad)]) else { panic!("{bad} is none") };
+            let Err(error) = proxies(&[("HTTPS_PROXY", bad)]) else { panic!("{bad} is none") };
             assert!(
                 error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("secret"),
                 "{error}"
