@@ -21,6 +21,9 @@ const PATTERN_MAX: usize = 512;
 /// How long a collection that is at work is waited for, and how often it is looked.
 const COLLECTION_TRIES: u32 = 100;
 const COLLECTION_WAIT: Duration = Duration::from_millis(100);
+/// Leases of what an export still needs are taken again after so many seconds: well within the
+/// hour that a collection leaves what somebody was told of.
+const LEASE_SECS: i64 = 300;
 /// What cosign appends to the tags it keeps signatures, attestations and SBOMs under; the tag
 /// without any is the specification's own for referrers (distribution 1.1, "Referrers Tag Schema").
 const ABOUT: [&str; 4] = ["", ".sig", ".att", ".sbom"];
@@ -131,7 +134,9 @@ pub struct Export {
     done: u64,
     blob: Option<BlobReader>,
     /// Other processes are not told of leases: no collection runs meanwhile.
-    _stays: Option<CollectionLock>,
+    stays: Option<CollectionLock>,
+    /// When leases were taken last, in service seconds.
+    leased_secs: Option<i64>,
 }
 
 impl Export {
@@ -207,7 +212,7 @@ impl Registry {
 
     /// Begins a stream.
     pub fn export(&self, layout: Layout, stays: Option<Stays>) -> Export {
-        Export { layout, at: 0, done: 0, blob: None, _stays: stays.map(|stays| stays.0) }
+        Export { layout, at: 0, done: 0, blob: None, stays: stays.map(|stays| stays.0), leased_secs: None }
     }
 
     /// The next bytes of a stream, at most a piece; none at its end. Blocks.
@@ -215,6 +220,9 @@ impl Registry {
     /// Fails with `NotFound`, naming it, for what is damaged: that is out of service then. The
     /// stream is of no use after a failure.
     pub fn export_piece(&self, export: &mut Export, size: Piece) -> Result<Option<Bytes>> {
+        if export.stays.is_none() {
+            self.lease_rest(export)?;
+        }
         let document = &export.layout.document;
         let Some(part) = export.layout.parts.get(export.at) else { return Ok(None) };
         let (bytes, all) = match part {
@@ -250,6 +258,26 @@ impl Registry {
             (export.at, export.done, export.blob) = (export.at + 1, 0, None);
         }
         Ok(Some(bytes))
+    }
+}
+
+impl Registry {
+    /// Keeps collections from the blobs that are still to come: an export to somebody who reads
+    /// slowly outlasts leases, and its images may be deleted meanwhile.
+    fn lease_rest(&self, export: &mut Export) -> Result<()> {
+        let now_secs = self.db.service_secs();
+        if export.leased_secs.is_some_and(|leased| now_secs - leased < LEASE_SECS) {
+            return Ok(());
+        }
+        export.leased_secs = Some(now_secs);
+        for part in &export.layout.parts[export.at..] {
+            if let Part::Blob(at) = part {
+                let line = &export.layout.document.blobs[*at];
+                let repo = first_repo(&line.repos)?;
+                self.lease(repo, &line.digest).map_err(|error| lost("blob", repo, &line.digest, error))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -265,6 +265,41 @@ fn nothing_is_collected_while_a_process_exports() {
 }
 
 #[test]
+fn an_export_that_takes_hours_is_whole_although_its_image_is_deleted_and_collections_run() {
+    use outport::registry::Collect;
+    use std::time::Duration;
+    let site = Site::new();
+    let first = site.push_blob("acme/app", &noise(300_000, 1));
+    let second = site.push_blob("acme/app", &noise(300_001, 2));
+    let config = site.push_blob("acme/app", b"{}");
+    let text = manifest(&config, 2, &[(&first, 300_000), (&second, 300_001)], "");
+    assert_eq!(site.put_manifest("acme/app", "1", &text).status, 201);
+    let whole = export(&site.registry, &["acme/app:1"]);
+
+    let mut export =
+        site.registry.export(laid_out(&site.registry, &["acme/app:1"], &PLAIN, None).unwrap(), None);
+    let mut bytes = Vec::new();
+    let collect = || {
+        let ask = Collect { grace: Duration::from_secs(3_600), dry_run: false };
+        site.registry.collect(ask, |_| {}).unwrap().blobs
+    };
+    while let Some(piece) = site.registry.export_piece(&mut export, Piece::Small).unwrap() {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > 10_000 {
+            let repo = RepoName::parse("acme/app").unwrap();
+            let reference = Reference::Digest(Digest::parse(&sha256(text.as_bytes())).unwrap());
+            // Once: afterwards it is gone already.
+            let _ = site.registry.manifest_delete(&repo, &reference);
+            site.hands.advance(Duration::from_secs(1_500));
+            collect();
+        }
+    }
+    assert!(bytes == whole);
+    site.hands.advance(Duration::from_secs(10_000));
+    assert!(collect() > 0, "what nobody needs goes once nobody reads it");
+}
+
+#[test]
 fn a_docker_archive_holds_one_platform_of_each_image_or_says_what_to_do() {
     let site = Site::new();
     push_multi(&site, "acme/app", "1");
