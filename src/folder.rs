@@ -26,6 +26,8 @@ const SIGNATURE: &str = ".receipt.sig";
 const RECEIPT_BYTES_MAX: u64 = 96 << 20;
 /// Most files of a folder that are looked at.
 const FILES_MAX: usize = 10_000;
+/// How often one call looks again because something came: a file that grows is another each time.
+const LOOKS_MAX: usize = 16;
 /// A full disk, or a store that takes no writes, may be well again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
@@ -105,10 +107,24 @@ impl Folder {
         self.take(settled, registry)
     }
 
-    /// The same for a folder that nobody copies into any more.
+    /// Takes in all there is, and what came meanwhile: who watches the directory may not be told of
+    /// that again. What is still being copied is not waited for.
     pub fn look_once(&mut self, registry: &Registry) -> Result<Looked> {
-        let there = self.files()?;
-        self.take(there, registry)
+        let mut all = Looked::default();
+        for _ in 0..LOOKS_MAX {
+            let there = self.files()?;
+            let mut now = self.take(there, registry)?;
+            if now.imported.is_empty() && now.refused.is_empty() {
+                break;
+            }
+            // It was half there, and is another file now.
+            all.refused.retain(|(name, _)| {
+                !now.imported.contains(name) && now.refused.iter().all(|(other, _)| other != name)
+            });
+            all.imported.append(&mut now.imported);
+            all.refused.append(&mut now.refused);
+        }
+        Ok(all)
     }
 
     fn take(&mut self, settled: Vec<(PathBuf, Stamp)>, registry: &Registry) -> Result<Looked> {
