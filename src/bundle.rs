@@ -60,8 +60,8 @@ const MEDIA_TYPE_MAX: usize = 255;
 const KEY_NAME_MAX: usize = 64;
 /// Longest moment, in bytes: `2026-11-21T08:00:00Z`.
 const MOMENT_MAX: usize = 32;
-/// The first bit is a sign in SQLite.
-const SEQUENCE_MAX: u64 = i64::MAX as u64;
+/// Largest sequence: the first bit is a sign in SQLite.
+pub const SEQUENCE_MAX: u64 = i64::MAX as u64;
 
 /// Where a manifest or a blob is in a bundle, as in every OCI image layout.
 pub fn blob_path(digest: &Digest) -> String {

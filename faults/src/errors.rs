@@ -43,8 +43,6 @@ pub struct Tried {
     /// Those that a disk which stays broken while it is read took out of service, until
     /// the blob was pushed again.
     pub quarantined: u64,
-    /// Requests of a full disk that were refused by another reason than that.
-    pub misnamed: BTreeMap<String, u64>,
     /// Deletes that were asked for with so many bytes free, and those that were done.
     pub deletes: BTreeMap<u64, (u64, u64)>,
     pub violations: Vec<String>,
@@ -52,7 +50,7 @@ pub struct Tried {
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tried { hit, acknowledged, ended, quarantined, misnamed, deletes, .. } = self;
+        let Tried { hit, acknowledged, ended, quarantined, deletes, .. } = self;
         writeln!(
             f,
             "{hit} requests hit, {acknowledged} of them acknowledged; {ended} processes ended for the next to recover"
@@ -60,9 +58,6 @@ impl fmt::Display for Tried {
         writeln!(f, "{quarantined} blobs out of service while reading failed, until they were pushed again")?;
         for (free, (asked, done)) in deletes {
             writeln!(f, "{free} bytes free: {done} of {asked} deletes done")?;
-        }
-        for (text, times) in misnamed {
-            writeln!(f, "a full disk, told otherwise {times} times: {text}")?;
         }
         Ok(())
     }
@@ -254,7 +249,7 @@ fn settle(
             return Err(format!("I6: the process ended: {failure}"));
         }
         Err(failure) if harm == Harm::Full && failure.why != Why::Full && !life => {
-            *tried.misnamed.entry(format!("{request}: {failure}")).or_default() += 1;
+            return Err(format!("a full disk is told otherwise: {failure}"));
         }
         Err(_) => {}
     }

@@ -2,6 +2,10 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a fuzz target panics")]
 
+mod archives;
+
+pub use archives::{Made, key};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outport::error::{Error, Kind};
@@ -30,6 +34,14 @@ pub fn in_memory<T>(make: impl FnOnce(&Path) -> T) -> T {
 /// Panics at an error that is our fault and not the client's.
 pub fn is_a_refusal(error: &Error) {
     assert!(!matches!(error.kind, Kind::Internal | Kind::Unavailable | Kind::Full), "{error:?}");
+}
+
+/// Panics at a refusal that is our fault, or that would write to a terminal what it should not.
+pub fn is_told_well(error: &Error) {
+    is_a_refusal(error);
+    let detail = error.detail();
+    assert!(!detail.chars().any(char::is_control), "{detail:?}");
+    assert!(detail.len() < 4_096, "{detail}");
 }
 
 /// A registry with two users, and a clock that moves when it is told to.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{Archive, Carried, Content, refused};
 use crate::error::Result;
-use crate::manifest::DOCKER_MANIFEST;
+use crate::manifest::{DOCKER_MANIFEST, Object};
 use crate::names::Digest;
 
 /// What Docker calls a config, and layers by whether they are compressed. It pushes them
@@ -124,7 +124,7 @@ fn put_manifest(config: &Carried, layers: &[Carried], content: &mut dyn Content)
     let text = content
         .small(&config.digest, CONFIG_BYTES_MAX)?
         .ok_or_else(|| refused(format!("the config {} has more than 4 MiB", config.digest)))?;
-    let parsed: Config = serde_json::from_slice(&text)
+    let Object(parsed): Object<Config> = serde_json::from_slice(&text)
         .map_err(|_| refused(format!("the config {} does not parse", config.digest)))?;
     let ids = parsed.rootfs.map(|rootfs| rootfs.diff_ids).unwrap_or_default();
     if ids.len() != layers.len() {

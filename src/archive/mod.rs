@@ -22,7 +22,7 @@ use crate::hash::Hash;
 use crate::names::Digest;
 
 pub use contents::{Content, Naming, Plan, Planned, strip_host};
-pub use source::{Volumes, unpack, unreadable, volumes};
+pub use source::{VOLUMES_MAX, Volumes, numbered, unpack, unreadable, volumes};
 pub use tar::{Entry, Form, Tar};
 
 /// Most entries of an archive: as many as a bundle's document may name, and some. Each is
@@ -315,7 +315,7 @@ impl<'a> Reading<'a> {
                 archive.layout = true;
             }
             DOCUMENT => {
-                if !archive.blobs.is_empty() || !archive.files.is_empty() || archive.index.is_some() {
+                if self.told {
                     return Err(refused(format!("{path} must come before what it speaks of")));
                 }
                 archive.document = Some(small(path, DOCUMENT_BYTES_MAX as u64, from)?);

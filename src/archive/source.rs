@@ -21,8 +21,8 @@ const FREE_BYTES: u64 = 64 << 20;
 /// Largest window of zstd, in bytes: what every decoder must take (RFC 8878 §3.1.1.1.2), and all
 /// that `zstd` uses without `--long` or `--ultra`.
 const WINDOW_BYTES_MAX: u64 = 8 << 20;
-/// Most volumes of an archive.
-const VOLUMES_MAX: usize = 999;
+/// Most volumes of an archive: names end with three digits.
+pub const VOLUMES_MAX: usize = 999;
 
 /// Unpacks a stream if it is compressed with gzip or zstd, by what it begins with.
 pub fn unpack<'a>(from: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
@@ -213,7 +213,8 @@ pub fn volumes(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(volumes)
 }
 
-fn numbered(name: &Path, number: usize) -> PathBuf {
+/// A volume of a file: `NAME.001` is the first one.
+pub fn numbered(name: &Path, number: usize) -> PathBuf {
     let mut text = name.as_os_str().to_owned();
     text.push(format!(".{number:03}"));
     text.into()

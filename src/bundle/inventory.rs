@@ -134,7 +134,8 @@ fn take_number(from: &mut &[u8]) -> Option<u64> {
         let (byte, rest) = from.split_first()?;
         *from = rest;
         let bits = u64::from(byte & 0x7f);
-        if bits << place >> place != bits {
+        // Too large, or longer than it need be: a set is written in one way.
+        if bits << place >> place != bits || (*byte == 0 && place > 0) {
             return None;
         }
         number |= bits << place;
@@ -208,7 +209,7 @@ mod tests {
         };
         assert!(Inventory::read(&made(&[1, 1], 2)).is_ok());
         for (steps, blobs) in
-            [(&[1u8, 0][..], 2), (&[1], 2), (&[0x80], 1), (&[0xff; 11], 1), (&[0xff; 10], 1)]
+            [(&[1u8, 0][..], 2), (&[1], 2), (&[0x80], 1), (&[0x80, 0], 1), (&[0xff; 11], 1), (&[0xff; 10], 1)]
         {
             assert!(Inventory::read(&made(steps, blobs)).is_err(), "{steps:?}");
         }

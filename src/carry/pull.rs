@@ -2,15 +2,14 @@
 
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
-use crate::bundle::{BlobLine, Contents, Held, Inventory, Layout, ManifestLine, Part, TagLine};
+use super::file::{BundleFile, unwritable};
+use crate::bundle::{BlobLine, Contents, Held, Inventory, Key, Layout, ManifestLine, Part, Sent, TagLine};
 use crate::client::{Fetch, Fetched, ImageName, Select, Selection, Wanted};
-use crate::error::{Error, Kind, Result, Thing};
+use crate::error::{Kind, Result};
 use crate::hash::Hash;
 use crate::manifest;
 use crate::names::{Digest, RepoName, Tag};
@@ -20,14 +19,27 @@ const PIECE: usize = 256 << 10;
 
 /// Where a bundle is written.
 pub enum To {
-    /// A file, as `FILE.part` until it is whole.
-    File(PathBuf),
+    /// A file, or its volumes of a size, as `….part` until they are whole.
+    File {
+        path: PathBuf,
+        volume: Option<u64>,
+    },
     Output,
+}
+
+/// Who signs a bundle.
+pub struct Signing<'a> {
+    pub key: &'a Key,
+    /// The bundle's sequence and the moment it is made, RFC 3339: asked for once it is known
+    /// what will be in it.
+    pub number: &'a dyn Fn() -> Result<(u64, String)>,
 }
 
 /// What came of it.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Pulled {
+    /// None where it went to standard output.
+    pub files: Vec<PathBuf>,
     pub tags: u64,
     pub manifests: u64,
     /// Blobs in the bundle.
@@ -38,27 +50,31 @@ pub struct Pulled {
     pub had: u64,
     /// Blobs that the site has.
     pub base: u64,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
 }
 
 /// Fetches what is named into a bundle. Blobs that `have` lists are named and not carried;
-/// `progress` hears of bytes done and of all. The same images are the same bytes, so a file that an
-/// earlier run began is gone on with as far as it agrees.
+/// `progress` hears of bytes done and of all. The same images are the same bytes, but for what a
+/// signature adds in front, so a file that an earlier run began is gone on with as far as it agrees.
 pub fn pull(
     runtime: &Runtime,
     select: &Select,
     names: &[ImageName],
     to: &To,
     have: Option<&Inventory>,
+    signing: Option<&Signing>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Pulled> {
-    if let To::File(path) = to
-        && path.exists()
-    {
-        return Err(Kind::Exists(Thing::Request)
-            .because(format!("{} is there already; name another file", path.display())));
+    if let To::File { path, volume } = to {
+        // Before anybody is asked for anything.
+        BundleFile::check(path, *volume, 0)?;
     }
     let selection = runtime.block_on(select.select(names))?;
-    let layout = Layout::bundle(contents(&selection), have, None, None)?;
+    let number = signing.map(|signing| (signing.number)()).transpose()?;
+    let (number, made) = number.unzip();
+    let signed = signing.map(|signing| signing.key).zip(number);
+    let layout = Layout::bundle(contents(&selection), have, made, signed)?;
     let coming = Coming::new(selection, &layout);
     let mut pulled = Pulled {
         tags: layout.document.tags.len() as u64,
@@ -66,7 +82,8 @@ pub fn pull(
         blobs: layout.document.blobs.len() as u64,
         base: layout.document.base.blobs.len() as u64,
         bytes: layout.bytes,
-        had: 0,
+        sent: layout.document.sent.clone(),
+        ..Pulled::default()
     };
     match to {
         To::Output => {
@@ -74,10 +91,11 @@ pub fn pull(
             write(runtime, &layout, &coming, &mut out, &mut pulled, progress)?;
             out.to.flush().map_err(|error| unwritable(Path::new("standard output"), &error))?;
         }
-        To::File(path) => {
-            let mut out = Growing::open(&part_of(path))?;
+        To::File { path, volume } => {
+            let mut out = Growing { file: BundleFile::open(path, *volume, layout.bytes)?, at: 0 };
             write(runtime, &layout, &coming, &mut out, &mut pulled, progress)?;
-            out.finish(path)?;
+            out.file.cut(out.at)?;
+            pulled.files = out.file.finish()?;
         }
     }
     Ok(pulled)
@@ -142,12 +160,6 @@ impl Coming {
             blobs: blobs.filter(|wanted| wanted.size > 0 && carried.contains(&wanted.digest)).collect(),
         }
     }
-}
-
-fn part_of(path: &Path) -> PathBuf {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    part.into()
 }
 
 /// Where a stream goes, in order, and what of it is there already.
@@ -267,71 +279,41 @@ impl<W: Write> Out for Stream<W> {
 /// A file that an earlier run may have begun. What it wrote is compared, and hashed again: a power
 /// cut leaves anything behind.
 struct Growing {
-    path: PathBuf,
-    file: File,
-    /// Bytes of it that may be right.
-    length: u64,
+    file: BundleFile,
     at: u64,
 }
 
 impl Growing {
-    fn open(path: &Path) -> Result<Growing> {
-        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
-        let file = open.map_err(|error| unwritable(path, &error))?;
-        // Two at once would write into each other.
-        file.try_lock().map_err(|_| {
-            Kind::Exists(Thing::Request)
-                .because(format!("{} is being written by another process", path.display()))
-        })?;
-        let length = file.metadata()?.len();
-        Ok(Growing { path: path.to_owned(), file, length, at: 0 })
-    }
-
     fn cut(&mut self, at: u64) -> Result<()> {
-        (self.length, self.at) = (at, at);
-        self.file.set_len(at).map_err(|error| unwritable(&self.path, &error))
-    }
-
-    /// Whole and durable, under its own name.
-    fn finish(self, path: &Path) -> Result<()> {
-        let outcome = self
-            .file
-            .set_len(self.at)
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| std::fs::rename(&self.path, path));
-        outcome.map_err(|error| unwritable(path, &error))?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Some file systems of sticks sync no directories.
-        let _ = File::open(dir).and_then(|dir| dir.sync_all());
-        Ok(())
+        self.at = at;
+        self.file.cut(at)
     }
 }
 
 impl Out for Growing {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.at + bytes.len() as u64;
-        if self.at < self.length {
+        if end <= self.file.bytes() {
             let mut there = vec![0; bytes.len()];
-            if end <= self.length && self.file.read_exact_at(&mut there, self.at).is_ok() && there == bytes {
+            self.file.read(&mut there, self.at)?;
+            if there == bytes {
                 self.at = end;
                 return Ok(());
             }
-            self.cut(self.at)?;
+            // What follows may be right all the same: a new signature is as long as the last one.
         }
-        self.file.write_all_at(bytes, self.at).map_err(|error| unwritable(&self.path, &error))?;
-        (self.at, self.length) = (end, end);
+        self.file.write(bytes, self.at)?;
+        self.at = end;
         Ok(())
     }
 
     fn had(&mut self, digest: &Digest, size: u64) -> Result<(u64, Hash)> {
-        let (start, there) = (self.at, self.length.saturating_sub(self.at).min(size));
+        let (start, there) = (self.at, self.file.bytes().saturating_sub(self.at).min(size));
         let mut hash = Hash::new(digest.algorithm());
         let mut piece = vec![0; PIECE];
         while self.at < start + there {
             let most = usize::try_from(start + there - self.at).unwrap_or(PIECE).min(PIECE);
-            self.file
-                .read_exact_at(&mut piece[..most], self.at)
-                .map_err(|error| unwritable(&self.path, &error))?;
+            self.file.read(&mut piece[..most], self.at)?;
             hash.update(&piece[..most]);
             self.at += most as u64;
         }
@@ -346,15 +328,4 @@ impl Out for Growing {
         self.cut(self.at.saturating_sub(bytes))?;
         Ok(true)
     }
-}
-
-fn unwritable(path: &Path, error: &io::Error) -> Error {
-    let advice = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room, and run it again: it goes on from here"
-        }
-        io::ErrorKind::FileTooLarge => "; FAT takes no more than 4 GiB in a file",
-        _ => "",
-    };
-    Kind::Unavailable.because(format!("{} cannot be written: {error}{advice}", path.display()))
 }

@@ -93,7 +93,7 @@ impl ExportVerb {
         }
         let (images, choose) = (patterns(&self.chosen.images)?, self.chosen.choose()?);
         let registry = common.open()?;
-        let key = self.sign.as_ref().map(|key| key_to_sign(&registry.keys_dir(), key)).transpose()?;
+        let key = self.sign.as_ref().map(|key| key_to_sign(|| Ok(registry.keys_dir()), key)).transpose()?;
         let have = self.have.as_deref().map(read_inventory).transpose()?;
         let stays = registry.stays()?;
         let contents = registry.choose(&images, &choose, &|_| Ok(true))?;

@@ -108,11 +108,12 @@ fn kept(dir: &Path, name: &KeyName) -> PathBuf {
     dir.join(format!("{name}.key"))
 }
 
-/// A key to sign with: a name, for one of the data directory, or a file.
-pub fn key_to_sign(dir: &Path, text: &str) -> Result<KeyFile> {
+/// A key to sign with: a name, for one of the data directory, or a file, for which nobody needs
+/// a data directory.
+pub fn key_to_sign(dir: impl FnOnce() -> Result<PathBuf>, text: &str) -> Result<KeyFile> {
     let path = Path::new(text);
     match KeyName::parse(text) {
-        Ok(name) if !path.exists() => KeyFile::open(&kept(dir, &name)),
+        Ok(name) if !path.exists() => KeyFile::open(&kept(&dir()?, &name)),
         _ => KeyFile::open(path),
     }
 }

@@ -2,19 +2,20 @@
 
 use clap::Args;
 use serde_json::json;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Common;
+use super::export::read_inventory;
+use super::key::key_to_sign;
+use super::output::{no_volumes, size};
+use super::print::when;
 use super::progress::Progress;
 use super::remote::{RemoteArgs, runtime};
-use crate::archive::unreadable;
-use crate::bundle::{INVENTORY_BYTES_MAX, Inventory};
-use crate::carry::{To, pull};
+use crate::carry::{Signing, To, pull};
 use crate::client::{Endpoint, ImageName, Select};
 use crate::error::{Kind, Result, Thing};
 use crate::manifest::Platform;
+use crate::registry::Clock;
 
 /// Fetch images from any registry into a bundle; again if it broke off
 #[derive(Debug, Args)]
@@ -28,6 +29,12 @@ pub struct Pull {
     /// Leave out what this inventory of the site lists, which `outport inventory` wrote there
     #[arg(long, value_name = "FILE")]
     have: Option<PathBuf>,
+    /// Sign it with this key of the data directory, or with that of a file
+    #[arg(long, value_name = "KEY")]
+    sign: Option<String>,
+    /// Cut it into files of this size, FILE.001 and so on: 4G for FAT
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    volume_size: Option<u64>,
     /// Of images for several platforms only this one, as linux/arm64; may be given again
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Vec<String>,
@@ -65,35 +72,45 @@ impl Pull {
                     "standard output cannot be the bundle and the summary; name a file, or leave --json",
                 ));
             }
-            true => To::Output,
-            false => To::File(self.output.clone()),
+            true => {
+                no_volumes(self.volume_size)?;
+                To::Output
+            }
+            false => To::File { path: self.output.clone(), volume: self.volume_size },
         };
-        let have = self.have.as_deref().map(inventory).transpose()?;
+        let have = self.have.as_deref().map(read_inventory).transpose()?;
+        let key = |key: &String| key_to_sign(|| Ok(common.open()?.keys_dir()), key);
+        let key = self.sign.as_ref().map(key).transpose()?;
+        let number;
+        let signing = match &key {
+            Some(file) => {
+                number = || Ok((file.next()?, when((Clock::system().wall_us)())));
+                Some(Signing { key: &file.key, number: &number })
+            }
+            None => None,
+        };
         let runtime = runtime()?;
         let mut progress = Progress::default();
         let outcome =
-            pull(&runtime, &select, &names, &to, have.as_ref(), &mut |done, all| progress.bytes(done, all));
+            pull(&runtime, &select, &names, &to, have.as_ref(), signing.as_ref(), &mut |done, all| {
+                progress.bytes(done, all);
+            });
         progress.clear();
         let done = outcome?;
-        let sentence = format!(
+        let mut sentence = format!(
             "Pulled {} tags, {} manifests and {} blobs, {} bytes in all; {} bytes were there from before, \
-             {} blobs are at the site.",
+             {} blobs are at the site",
             done.tags, done.manifests, done.blobs, done.bytes, done.had, done.base
         );
+        if let Some(sent) = &done.sent {
+            sentence += &format!("; signed by {}, number {}", sent.sender, sent.sequence);
+        }
+        sentence += ".";
         match to {
             // Standard output is the bundle itself.
             To::Output => progress.say(&sentence),
-            To::File(_) => common.say(&json!({"pulled": done, "file": self.output}), || sentence),
+            To::File { .. } => common.say(&json!({"pulled": done, "file": self.output}), || sentence),
         }
         Ok(())
     }
-}
-
-/// What a site has, read from a file.
-fn inventory(path: &Path) -> Result<Inventory> {
-    let mut bytes = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(INVENTORY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| unreadable(path, &error))?;
-    Inventory::read(&bytes).map_err(|error| error.kind.because(format!("{}: {error}", path.display())))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use super::progress;
-use crate::client::{Client, Host, Login, Logins, Options};
+use crate::client::{Client, Host, Login, Logins, Options, Proxies};
 use crate::error::{Kind, Result, Thing};
 
 /// Where a password is looked for before anybody is asked.
@@ -35,7 +35,8 @@ pub struct RemoteArgs {
 impl RemoteArgs {
     /// A client that logs in at this host with what the flags say, elsewhere with what is stored.
     pub fn client(&self, host: Option<&Host>, rate: Option<u64>) -> Result<Arc<Client>> {
-        let mut logins = Logins::read(&|name| std::env::var(name).ok())?;
+        let get = |name: &str| std::env::var(name).ok();
+        let mut logins = Logins::read(&get)?;
         if let Some(user) = &self.user {
             let host = host.ok_or_else(|| {
                 Kind::Invalid(Thing::User).because(
@@ -47,6 +48,7 @@ impl RemoteArgs {
         Client::new(Options {
             ca: self.ca.clone(),
             logins,
+            proxies: Proxies::read(&get)?,
             rate,
             waiter: progress::waiter(),
             ..Options::usual()

@@ -94,11 +94,7 @@ impl Endpoint {
 
     pub(super) fn origin(&self) -> Origin {
         let host = if self.host.is_hub() { HUB_SERVES_AT } else { self.host.as_str() };
-        // A host was checked when it was parsed.
-        let colon =
-            host.rfind(':').filter(|at| !host.ends_with(']') && host[at + 1..].parse::<u16>().is_ok());
-        let port = colon.and_then(|at| host[at + 1..].parse().ok()).unwrap_or(Origin::usual_port(self.https));
-        Origin { https: self.https, host: host[..colon.unwrap_or(host.len())].to_owned(), port }
+        Origin::of(host, self.https)
     }
 }
 
@@ -155,6 +151,25 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// `HOST[:PORT]`; None if it is none.
+    pub fn parse(text: &str, https: bool) -> Option<Origin> {
+        // The hub's other names mean it where an image's do.
+        Host::parse(text).ok().map(|_| Origin::of(&text.to_ascii_lowercase(), https))
+    }
+
+    /// Of a host that was checked when it was parsed.
+    fn of(host: &str, https: bool) -> Origin {
+        let colon =
+            host.rfind(':').filter(|at| !host.ends_with(']') && host[at + 1..].parse::<u16>().is_ok());
+        let port = colon.and_then(|at| host[at + 1..].parse().ok()).unwrap_or(Origin::usual_port(https));
+        Origin { https, host: host[..colon.unwrap_or(host.len())].to_owned(), port }
+    }
+
+    /// The host as DNS and TLS know it.
+    pub fn name(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
     fn usual_port(https: bool) -> u16 {
         if https { 443 } else { 80 }
     }
@@ -163,8 +178,13 @@ impl Origin {
     pub fn authority(&self) -> String {
         match self.port == Origin::usual_port(self.https) {
             true => self.host.clone(),
-            false => format!("{}:{}", self.host, self.port),
+            false => self.place(),
         }
+    }
+
+    /// With its port in any case, as tunnels are asked for.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.host, self.port)
     }
 
     pub fn at(&self, target: impl Into<String>) -> Url {

@@ -1,15 +1,17 @@
 //! Whom other registries know us as: what the command line gives, or the files in which docker
-//! and podman keep their logins.
+//! and podman keep their logins, and the programs that these name.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use super::address::Host;
+use super::helper;
 use crate::error::{Kind, Result, Thing};
 use crate::names::RepoName;
 
@@ -42,6 +44,8 @@ impl Login {
 pub struct Logins {
     given: Option<(Host, Login)>,
     files: Vec<LoginFile>,
+    /// What programs said, by their names and hosts.
+    asked: Mutex<HashMap<(String, Host), Option<Login>>>,
 }
 
 /// `auth.json` of containers, `config.json` of docker.
@@ -50,7 +54,7 @@ pub struct Logins {
 struct LoginFile {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
-    /// Programs that keep logins. They are not run.
+    /// Programs that keep logins: for all hosts, and for one.
     creds_store: Option<String>,
     #[serde(default)]
     cred_helpers: BTreeMap<String, String>,
@@ -113,6 +117,11 @@ impl Logins {
             return Ok(Some(login.clone()));
         }
         for file in &self.files {
+            if let Some(program) = file.helper(host)
+                && let Some(login) = self.ask(program, host)?
+            {
+                return Ok(Some(login));
+            }
             let fits =
                 |key: &str| Some(place(key)?).filter(|place| place.0 == *host && within(&place.1, repo));
             let found = file.auths.iter().filter_map(|(key, entry)| Some((fits(key)?.1.len(), entry)));
@@ -120,17 +129,33 @@ impl Logins {
             if let Some(login) = best.map(|entry| entry.login(host)).transpose()?.flatten() {
                 return Ok(Some(login));
             }
+            if let Some(program) = file.creds_store.as_deref().filter(|_| file.helper(host).is_none())
+                && let Some(login) = self.ask(program, host)?
+            {
+                return Ok(Some(login));
+            }
         }
         Ok(None)
     }
 
-    /// A program that may know a login for this host, but is not asked.
-    pub fn helper(&self, host: &Host) -> Option<&str> {
-        self.files.iter().find_map(|file| {
-            let named =
-                file.cred_helpers.iter().find(|(key, _)| place(key).is_some_and(|(at, _)| at == *host));
-            named.map(|(_, program)| program.as_str()).or(file.creds_store.as_deref())
-        })
+    /// Asks a program, once for each host: it may ask a person.
+    fn ask(&self, program: &str, host: &Host) -> Result<Option<Login>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (program.to_owned(), host.clone());
+        if let Some(known) = asked.get(&key) {
+            return Ok(known.clone());
+        }
+        let login = helper::ask(program, host)?;
+        asked.insert(key, login.clone());
+        Ok(login)
+    }
+}
+
+impl LoginFile {
+    /// The program that keeps the login of this host and of few others.
+    fn helper(&self, host: &Host) -> Option<&str> {
+        let named = self.cred_helpers.iter().find(|(key, _)| place(key).is_some_and(|(at, _)| at == *host));
+        named.map(|(_, program)| program.as_str())
     }
 }
 
@@ -175,7 +200,7 @@ mod tests {
     use super::*;
 
     fn logins(text: &str) -> Logins {
-        Logins { given: None, files: vec![serde_json::from_str(text).expect("parses")] }
+        Logins { files: vec![serde_json::from_str(text).expect("parses")], ..Logins::default() }
     }
 
     fn user(logins: &Logins, host: &str, repo: &str) -> Option<String> {
@@ -210,9 +235,8 @@ mod tests {
 
     #[test]
     fn a_given_login_goes_to_its_host_alone_and_a_damaged_one_is_an_error() {
-        let mut logins = logins(r#"{"auths":{"a.example":{"auth":"bm9jb2xvbg=="}},"credsStore":"desktop"}"#);
+        let mut logins = logins(r#"{"auths":{"a.example":{"auth":"bm9jb2xvbg=="}}}"#);
         let host = Host::parse("b.example").expect("a host");
-        assert_eq!(logins.helper(&host), Some("desktop"));
         logins.give(host, Login::Password { user: "me".into(), password: "x".into() });
         assert_eq!(user(&logins, "b.example", "a/b").as_deref(), Some("me"));
         assert_eq!(user(&logins, "c.example", "a/b"), None);

@@ -8,8 +8,10 @@
 mod address;
 mod challenge;
 mod download;
+mod helper;
 mod login;
 mod net;
+mod proxy;
 mod retry;
 mod select;
 mod upload;
@@ -39,6 +41,7 @@ pub use address::{Endpoint, Host, ImageName};
 pub use download::{Blob, Fetch, Wanted};
 pub use login::{Login, Logins};
 pub use net::Times;
+pub use proxy::Proxies;
 pub use retry::Waiter;
 pub use select::{Select, Selection};
 pub use upload::{Begun, Upload};
@@ -64,6 +67,7 @@ pub struct Options {
     /// Authorities to trust instead of the system's, PEM.
     pub ca: Option<PathBuf>,
     pub logins: Logins,
+    pub proxies: Proxies,
     /// Bytes a second for what is sent.
     pub rate: Option<u64>,
     pub times: Times,
@@ -71,11 +75,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// The system's authorities, no logins, no limit, and silent waiting.
+    /// The system's authorities, no logins, no proxies, no limit, and silent waiting.
     pub fn usual() -> Options {
         Options {
             ca: None,
             logins: Logins::default(),
+            proxies: Proxies::default(),
             rate: None,
             times: Times::default(),
             waiter: net::silently(),
@@ -131,7 +136,7 @@ pub struct Fetched {
 impl Client {
     pub fn new(options: Options) -> Result<Arc<Client>> {
         let rate = options.rate.map(|rate| Arc::new(Rate::new(rate)));
-        let net = Arc::new(Net::new(options.ca.as_deref(), options.times)?);
+        let net = Arc::new(Net::new(options.ca.as_deref(), options.proxies, options.times)?);
         Ok(Arc::new(Client { net, logins: options.logins, rate, waiter: options.waiter }))
     }
 
@@ -526,18 +531,12 @@ impl Remote {
         };
         let who = self.login.as_ref().map(Login::who);
         let (kind, sentence) = match status {
-            StatusCode::UNAUTHORIZED if who.is_none() => {
-                let helper =
-                    self.client.logins.helper(&self.endpoint.host).map_or(String::new(), |program| {
-                        format!(" (docker-credential-{program}, which may know one, is not asked)")
-                    });
-                (
-                    Kind::Unauthorized,
-                    format!(
-                        "{at} wants a login for {self}{helper}: give --user NAME, or log in with docker or podman ({said})"
-                    ),
-                )
-            }
+            StatusCode::UNAUTHORIZED if who.is_none() => (
+                Kind::Unauthorized,
+                format!(
+                    "{at} wants a login for {self}: give --user NAME, or log in with docker or podman ({said})"
+                ),
+            ),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let who = who.map_or_else(|| "whoever has no login".to_owned(), |who| format!("{who:?}"));
                 (Kind::Denied, format!("{at} refuses {who} {what} of {self} ({said})"))

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
@@ -26,6 +26,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::address::{Origin, Url};
+use super::proxy::{Proxies, Proxy};
 use super::retry::{Failed, Tried};
 use crate::error::{Error, Kind, Result, Thing};
 
@@ -191,6 +192,7 @@ type Sender = SendRequest<Outgoing>;
 /// All connections, and what they are made by.
 pub(super) struct Net {
     tls: TlsConnector,
+    proxies: Proxies,
     times: Times,
     idle: Mutex<HashMap<Origin, Vec<Sender>>>,
 }
@@ -201,7 +203,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Net {
     /// `ca` is a file of authorities to trust instead of the system's.
-    pub fn new(ca: Option<&Path>, times: Times) -> Result<Net> {
+    pub fn new(ca: Option<&Path>, proxies: Proxies, times: Times) -> Result<Net> {
         let mut roots = rustls::RootCertStore::empty();
         match ca {
             Some(file) => {
@@ -230,7 +232,7 @@ impl Net {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Net { tls: TlsConnector::from(Arc::new(config)), times, idle: Mutex::default() })
+        Ok(Net { tls: TlsConnector::from(Arc::new(config)), proxies, times, idle: Mutex::default() })
     }
 
     /// One request and the head of its answer. A connection that was kept may have been closed by
@@ -250,17 +252,18 @@ impl Net {
         let pulse = body.pulse.clone();
         let mut request = Request::new(body);
         *request.method_mut() = method.clone();
-        *request.uri_mut() = url.target.parse().map_err(|_| {
-            Failed::Surely(Kind::Invalid(Thing::Request).because("an address cannot be asked for"))
-        })?;
+        // What goes through a tunnel is said to the server itself.
+        let proxy = self.proxies.to(origin).filter(|_| !origin.https);
+        let target = match proxy {
+            None => url.target.parse(),
+            Some(_) => format!("http://{}{}", origin.authority(), url.target).parse(),
+        };
+        *request.uri_mut() = target.map_err(|_| unaskable())?;
         *request.headers_mut() = headers.clone();
-        let host = HeaderValue::from_str(&origin.authority()).map_err(|_| {
-            Failed::Surely(Kind::Invalid(Thing::Request).because("a host's name cannot be sent"))
-        })?;
-        request.headers_mut().insert(HOST, host);
-        request
-            .headers_mut()
-            .insert(USER_AGENT, HeaderValue::from_static(concat!("outport/", env!("CARGO_PKG_VERSION"))));
+        if let Some(login) = proxy.and_then(|proxy| proxy.login.clone()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, login);
+        }
+        introduce(&mut request, &origin.authority())?;
         loop {
             let (mut sender, kept) = match self.kept(origin).await {
                 Some(sender) => (sender, true),
@@ -269,6 +272,9 @@ impl Net {
             let sent = sender.try_send_request(request);
             match self.answered(origin, sent, &pulse, wait).await? {
                 Ok(answer) => {
+                    if let Some(proxy) = proxy {
+                        check_proxy(proxy, answer.status())?;
+                    }
                     let (head, body) = answer.into_parts();
                     return Ok(Answer {
                         status: head.status,
@@ -331,17 +337,35 @@ impl Net {
         }
     }
 
+    /// A connection on which a server can be asked: to itself, or to a proxy that asks it.
     async fn dial(&self, origin: &Origin) -> Tried<Sender> {
-        let unreachable = |error: io::Error| {
-            let error = Kind::Unavailable.because(format!("{origin} cannot be reached: {error}"));
-            Failed::Passing(error, None)
+        let stream = match self.proxies.to(origin) {
+            None => self.connect(origin, |error| unreachable(origin, &error)).await?,
+            Some(proxy) => {
+                let stream = self
+                    .connect(&proxy.origin, |error| {
+                        unreachable(format_args!("{proxy}, which the environment names,"), &error)
+                    })
+                    .await?;
+                match origin.https {
+                    true => self.secure(origin, self.tunnel(proxy, origin, stream).await?).await?,
+                    false => stream,
+                }
+            }
         };
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time");
-        let name = origin.host.trim_start_matches('[').trim_end_matches(']');
-        let addresses = timeout(self.times.connect, tokio::net::lookup_host((name, origin.port)))
+        self.speak(origin, stream).await
+    }
+
+    /// A connection, and TLS if the server is asked by it.
+    async fn connect(
+        &self,
+        origin: &Origin,
+        unreachable: impl Fn(io::Error) -> Failed,
+    ) -> Tried<Box<dyn Stream>> {
+        let addresses = timeout(self.times.connect, tokio::net::lookup_host((origin.name(), origin.port)))
             .await
             .map_err(|_| unreachable(late()))?
-            .map_err(unreachable)?;
+            .map_err(&unreachable)?;
         let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "its name has no address"));
         for address in addresses {
             outcome = timeout(self.times.connect, TcpStream::connect(address))
@@ -354,34 +378,105 @@ impl Net {
         let socket = outcome.map_err(unreachable)?;
         // Only speed is lost if it cannot be set.
         let _ = socket.set_nodelay(true);
-        let stream: Box<dyn Stream> = match origin.https {
-            false => Box::new(socket),
-            true => {
-                let name = ServerName::try_from(name.to_owned()).map_err(|_| {
-                    Failed::Surely(
-                        Kind::Invalid(Thing::Request)
-                            .because(format!("{name} is no name that TLS can check")),
-                    )
-                })?;
-                let stream = timeout(self.times.connect, self.tls.connect(name, socket))
-                    .await
-                    .map_err(|_| unreachable(late()))?;
-                Box::new(stream.map_err(|error| untrusted(origin, &error))?)
-            }
-        };
+        match origin.https {
+            true => self.secure(origin, Box::new(socket)).await,
+            false => Ok(Box::new(socket)),
+        }
+    }
+
+    /// TLS with a server.
+    async fn secure(&self, origin: &Origin, stream: Box<dyn Stream>) -> Tried<Box<dyn Stream>> {
+        let name = ServerName::try_from(origin.name().to_owned()).map_err(|_| {
+            let why = format!("{} is no name that TLS can check", origin.name());
+            Failed::Surely(Kind::Invalid(Thing::Request).because(why))
+        })?;
+        let stream = timeout(self.times.connect, self.tls.connect(name, stream))
+            .await
+            .map_err(|_| unreachable(origin, &late()))?;
+        Ok(Box::new(stream.map_err(|error| untrusted(origin, &error))?))
+    }
+
+    /// A way through a proxy to a server (RFC 9110 §9.3.6).
+    async fn tunnel(
+        &self,
+        proxy: &Proxy,
+        origin: &Origin,
+        stream: Box<dyn Stream>,
+    ) -> Tried<Box<dyn Stream>> {
+        let mut sender = self.speak(&proxy.origin, stream).await?;
+        let mut request = Request::new(Outgoing::bytes(Bytes::new(), None));
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = origin.place().parse().map_err(|_| unaskable())?;
+        introduce(&mut request, &origin.place())?;
+        if let Some(login) = &proxy.login {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, login.clone());
+        }
+        let answer = timeout(self.times.connect, sender.send_request(request))
+            .await
+            .map_err(|_| slow(&proxy.origin))?
+            .map_err(|error| broken(&proxy.origin, &error))?;
+        check_proxy(proxy, answer.status())?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            let error = Kind::Unavailable.because(format!("{proxy} does not connect to {origin}: {status}"));
+            return Err(match status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+                true => Failed::Passing(error, None),
+                false => Failed::Surely(error),
+            });
+        }
+        let through = hyper::upgrade::on(answer).await.map_err(|error| broken(&proxy.origin, &error))?;
+        Ok(Box::new(TokioIo::new(through)))
+    }
+
+    /// HTTP over a connection, which ends with its sender.
+    async fn speak(&self, origin: &Origin, stream: Box<dyn Stream>) -> Tried<Sender> {
         let (sender, connection) = timeout(
             self.times.connect,
             Builder::new().max_buf_size(READ_MAX).handshake(TokioIo::new(stream)),
         )
         .await
-        .map_err(|_| unreachable(late()))?
+        .map_err(|_| unreachable(origin, &late()))?
         .map_err(|error| broken(origin, &error))?;
-        // It ends with its sender, and what breaks it is told to whoever waits for an answer.
+        // What breaks it is told to whoever waits for an answer.
         tokio::spawn(async move {
-            let _ = connection.await;
+            let _ = connection.with_upgrades().await;
         });
         Ok(sender)
     }
+}
+
+/// Whom a request is for, and who asks.
+fn introduce(request: &mut Request<Outgoing>, host: &str) -> Tried<()> {
+    let host = HeaderValue::from_str(host).map_err(|_| unaskable())?;
+    request.headers_mut().insert(HOST, host);
+    request
+        .headers_mut()
+        .insert(USER_AGENT, HeaderValue::from_static(concat!("outport/", env!("CARGO_PKG_VERSION"))));
+    Ok(())
+}
+
+fn unaskable() -> Failed {
+    Failed::Surely(Kind::Invalid(Thing::Request).because("an address cannot be asked for"))
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time")
+}
+
+fn unreachable(whom: impl std::fmt::Display, error: &io::Error) -> Failed {
+    Failed::Passing(Kind::Unavailable.because(format!("{whom} cannot be reached: {error}")), None)
+}
+
+/// A proxy that wants a login will want it the next time too.
+fn check_proxy(proxy: &Proxy, status: StatusCode) -> Tried<()> {
+    if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        return Ok(());
+    }
+    let why = match &proxy.login {
+        None => "wants a login: put user:password@ before its name where the environment names it",
+        Some(_) => "does not take the login that stands in the environment",
+    };
+    Err(Failed::Surely(Kind::Unauthorized.because(format!("{proxy} {why}"))))
 }
 
 /// An answer's head, and its body as it comes.

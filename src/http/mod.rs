@@ -343,16 +343,18 @@ impl Door {
             return;
         }
         let Some(tls) = &self.tls else {
-            return self.requests(stream, Peer { address, tls: false, certified: None }, stop).await;
+            // In boxes, so that a connection takes no room for what it is not at.
+            let peer = Peer { address, tls: false, certified: None };
+            return Box::pin(self.requests(stream, peer, stop)).await;
         };
-        let handshake = async {
+        let handshake = Box::pin(async {
             let mut first = [0];
             match stream.peek(&mut first).await {
                 // A handshake record begins with 22; a request with a letter.
                 Ok(1) if first[0].is_ascii_uppercase() => Err(stream),
                 _ => Ok(tls.acceptor().accept(stream).await),
             }
-        };
+        });
         let handshake = tokio::select! {
             handshake = timeout(HANDSHAKE_MAX, handshake) => handshake,
             // Who has asked nothing yet is not waited for.
@@ -364,7 +366,7 @@ impl Door {
                 // One without a name is of nobody, and no user is called that.
                 let name = |der: &CertificateDer| tls::common_name(der).unwrap_or_default().into();
                 let certified = certificate.map(name);
-                self.requests(stream, Peer { address, tls: true, certified }, stop).await;
+                Box::pin(self.requests(stream, Peer { address, tls: true, certified }, stop)).await;
             }
             Ok(Ok(Err(error))) => tracing::debug!(%address, %error, "the TLS handshake failed"),
             Ok(Err(plain)) => {
@@ -395,41 +397,57 @@ impl Door {
         mut stop: watch::Receiver<bool>,
     ) {
         let state = Arc::new(WireState::default());
-        let wire = TokioIo::new(Wire::new(stream, state.clone()));
-        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-            let answering = state.answer();
-            let (mut head, body) = request.into_parts();
-            if state.was_framed_twice() {
-                // Put back what hyper dropped, so that the head is refused for what it was.
-                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-            }
-            let answer = route::answer(self.app.clone(), peer.clone(), head, body);
-            async move {
-                let reply = answer.await;
-                if reply.headers().contains_key(CONNECTION) {
-                    answering.leave_rest_unread();
+        let mut wire = Wire::new(stream, state.clone());
+        loop {
+            let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+                let answering = state.answer();
+                let (mut head, body) = request.into_parts();
+                if state.was_framed_twice() {
+                    // Put back what hyper dropped, so that the head is refused for what it was.
+                    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
                 }
-                Ok::<_, Error>(reply.map(|body| answering.until_end_of(body)))
+                let answer = route::answer(self.app.clone(), peer.clone(), head, body);
+                async move {
+                    let reply = answer.await;
+                    if reply.headers().contains_key(CONNECTION) {
+                        answering.leave_rest_unread();
+                    }
+                    Ok::<_, Error>(reply.map(|body| answering.until_end_of(body)))
+                }
+            });
+            let mut connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE_MAX)
+                // People look for Docker-Content-Digest on their screens, and scripts with grep.
+                .title_case_headers(true)
+                .max_buf_size(CONNECTION_BYTES)
+                .max_headers(route::HEADER_FIELDS_MAX + 1)
+                .serve_connection(TokioIo::new(wire), service);
+            let outcome = tokio::select! {
+                outcome = &mut connection => outcome,
+                () = stopped(&mut stop) => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    (&mut connection).await
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(address = %peer.address, %error, "the connection ended early");
+                return;
             }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE_MAX)
-            // People look for Docker-Content-Digest on their screens, and scripts with grep.
-            .title_case_headers(true)
-            .max_buf_size(CONNECTION_BYTES)
-            .max_headers(route::HEADER_FIELDS_MAX + 1)
-            .serve_connection(wire, service);
-        let mut connection = std::pin::pin!(connection);
-        let outcome = tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            () = stopped(&mut stop) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+            wire = connection.into_parts().io.into_inner();
+            if !wire.rests() {
+                return;
             }
-        };
-        if let Err(error) = outcome {
-            tracing::debug!(address = %peer.address, %error, "the connection ended early");
+            // Without hyper, and its 16 KiB of buffers, until there is something to read.
+            let woken = tokio::select! {
+                woken = timeout(IDLE_MAX, wire.wake()) => matches!(woken, Ok(Ok(true))),
+                () = stopped(&mut stop) => false,
+            };
+            if !woken {
+                // Whoever does not wait for the farewell does not need it.
+                let _ = timeout(HANDSHAKE_MAX, wire.close()).await;
+                return;
+            }
         }
     }
 }

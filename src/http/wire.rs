@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::reply;
@@ -19,6 +19,8 @@ use crate::error::Error;
 const HEAD_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what we send.
 const STALL_MAX: Duration = Duration::from_secs(60);
+/// A connection that is silent for so long between two requests needs no buffers of hyper's.
+const REST_AFTER: Duration = Duration::from_millis(50);
 /// How long, and how much, is still read from a client that was answered before it had
 /// sent everything. Closing at once would make its kernel throw our answer away.
 const LINGER_MAX: Duration = Duration::from_secs(3);
@@ -115,13 +117,18 @@ struct Framing {
     length: bool,
     encoding: bool,
     ended: bool,
+    /// More came with the head than the head.
+    beyond: bool,
 }
 
 impl Framing {
     fn is_twice(&mut self, bytes: &[u8]) -> bool {
         for byte in bytes {
             match byte {
-                _ if self.ended => break,
+                _ if self.ended => {
+                    self.beyond = true;
+                    break;
+                }
                 b'\r' => {}
                 b'\n' => {
                     self.ended = self.len == 0 && !self.in_value;
@@ -160,6 +167,14 @@ pub struct Wire<S> {
     refusal: Option<(Vec<u8>, usize)>,
     refused: bool,
     linger: Option<(Instant, usize)>,
+    /// Bytes came that may belong to the next request: hyper has them, and must keep them.
+    ahead: bool,
+    /// Since when nothing has come, between two requests.
+    silent_since: Option<Instant>,
+    /// hyper was told that the client is gone, so that it lets go of this.
+    resting: bool,
+    /// The byte that ended a rest.
+    first: Option<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
@@ -174,7 +189,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             refusal: None,
             refused: false,
             linger: None,
+            ahead: false,
+            silent_since: None,
+            resting: false,
+            first: None,
         }
+    }
+
+    /// Whether the connection, which hyper is done with, goes on: the client only is silent.
+    pub fn rests(&self) -> bool {
+        self.resting
+    }
+
+    /// Waits for the client to say something more. False if it closes instead.
+    pub async fn wake(&mut self) -> io::Result<bool> {
+        let mut byte = [0];
+        if self.stream.read(&mut byte).await? == 0 {
+            self.resting = false;
+            return Ok(false);
+        }
+        (self.resting, self.first, self.head_since) = (false, Some(byte[0]), Some(Instant::now()));
+        Ok(true)
+    }
+
+    /// Ends a rest, and the connection.
+    pub async fn close(&mut self) -> io::Result<()> {
+        self.resting = false;
+        self.stream.shutdown().await
+    }
+
+    /// Whether it is time to rest; until then the task is woken for it. The clock is not wound
+    /// anew for each request: it may go off early, and then is.
+    fn rest_is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        let due = *self.silent_since.get_or_insert(now) + REST_AFTER;
+        if now >= due {
+            return true;
+        }
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if clock.deadline() > due {
+            clock.as_mut().reset(due);
+        }
+        if clock.as_mut().poll(cx).is_ready() {
+            clock.as_mut().reset(due);
+            // Its time has not come, for this one is later than now.
+            let _ = clock.as_mut().poll(cx);
+        }
+        false
     }
 
     /// An error once `deadline` has passed; until then the task is woken for it.
@@ -253,15 +314,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = match self.first.take() {
+            Some(byte) => {
+                buf.put_slice(&[byte]);
+                Poll::Ready(Ok(()))
+            }
+            None => Pin::new(&mut self.stream).poll_read(cx, buf),
+        };
+        let came = buf.filled().len() > before;
         if !self.state.is(IDLE) {
             self.head_since = None;
+            self.ahead |= came;
             return read;
         }
-        if buf.filled().len() > before {
+        if came {
+            self.silent_since = None;
             self.head_since.get_or_insert_with(Instant::now);
             let twice = self.framing.is_twice(&buf.filled()[before..]);
             self.state.framed_twice.store(twice, Ordering::Relaxed);
+            self.ahead = self.framing.beyond;
+        }
+        if read.is_pending() && self.head_since.is_none() && !self.ahead && self.rest_is_due(cx) {
+            self.resting = true;
+            return Poll::Ready(Ok(()));
         }
         if let (true, Some(since)) = (read.is_pending(), self.head_since) {
             self.check(cx, since + HEAD_MAX)?;
@@ -305,11 +380,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         // hyper flushes when its buffer is empty: our answer is out, to its last byte.
         if self.state.out.compare_exchange(FLUSHING, IDLE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.framing = Framing::default();
+            self.silent_since = None;
+            if !self.ahead {
+                self.head_since = None;
+            }
         }
         Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.resting {
+            return Poll::Ready(Ok(()));
+        }
         if self.linger.is_none() {
             if !self.refused && !self.state.rest_unread.load(Ordering::Relaxed) {
                 return Pin::new(&mut self.stream).poll_shutdown(cx);

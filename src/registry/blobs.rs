@@ -19,7 +19,7 @@ use bytes::Bytes;
 use sha2::Digest as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result, Thing};
@@ -130,7 +130,7 @@ impl Blobs {
     /// A new, empty upload. Not synced: it promises nothing yet.
     pub fn upload_new(&self, key: &UploadKey, algorithm: Algorithm) -> Result<Growing> {
         let path = self.uploads().join(key.file_name(algorithm));
-        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        let file = create(&path)?;
         Ok(Growing::new(file, path, algorithm))
     }
 
@@ -142,7 +142,7 @@ impl Blobs {
         let path = self.uploads().join(format!("{IMPORT}{}", hex(&random)));
         let dir = File::open(self.uploads())?;
         dir.lock_shared()?;
-        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        let file = create(&path)?;
         file.lock()?;
         Ok(Growing::new(file, path, algorithm))
     }
@@ -168,7 +168,7 @@ impl Blobs {
         let path = self.uploads().join(format!("restore.{}", flat_name(digest)));
         // Of a restore that was stopped.
         discard(&path);
-        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        let file = create(&path)?;
         Ok(Growing::new(file, path, digest.algorithm()))
     }
 
@@ -435,11 +435,42 @@ pub(super) fn make_dir(dir: &Path) -> Result<()> {
     }
     make_dir(parent)?;
     match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-        _ => {}
+        Ok(()) => {
+            if let Some((uid, gid)) = heir(dir) {
+                let _ = lchown(dir, Some(uid), Some(gid));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.into()),
     }
     sync_dir(dir)?;
     sync_dir(parent)
+}
+
+/// Makes a file that nobody else reads, to append to; it must not be there.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path)?;
+    give(&file, path);
+    Ok(file)
+}
+
+/// A file that was just made belongs to whom its directory belongs: the server is seldom root, and
+/// could not read what root imports. Only for a file that was not there: who has the directory
+/// could have put a link to another there.
+pub(super) fn give(file: &File, path: &Path) {
+    if let Some((uid, gid)) = heir(path) {
+        // Root without this right is confined, and whatever it serves it serves itself.
+        let _ = fchown(file, Some(uid), Some(gid));
+    }
+}
+
+/// To whom root gives what it makes: user and group.
+fn heir(path: &Path) -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let dir = std::fs::metadata(path.parent()?).ok()?;
+    (dir.uid() != 0).then(|| (dir.uid(), dir.gid()))
 }
 
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {

@@ -669,8 +669,9 @@ fn migrate(connection: &mut Connection, is_new: bool) -> Result<()> {
 fn is_fatal(error: &Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
     let cause = error.cause().and_then(|cause| cause.downcast_ref::<rusqlite::Error>());
-    let code = cause.and_then(rusqlite::Error::sqlite_error_code);
-    matches!(code, Some(SystemIoFailure | DatabaseCorrupt | NotADatabase)) && !cause.is_some_and(is_damage)
+    let Some(failure) = cause.and_then(rusqlite::Error::sqlite_error) else { return false };
+    let is_failed = matches!(failure.code, SystemIoFailure | DatabaseCorrupt | NotADatabase);
+    (is_failed || failure.extended_code == vfs::FULL_SYNC) && !cause.is_some_and(is_damage)
 }
 
 /// Whether a checksum told that the disk has changed something. Starting over would not help: the

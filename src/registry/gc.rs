@@ -280,13 +280,13 @@ impl Drop for CollectionLock {
 
 /// Takes that right, for oneself or `shared`.
 pub(super) fn lock_collection(dir: &std::path::Path, shared: bool) -> Result<CollectionLock> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.join("collection.lock"))?;
+    let path = dir.join("collection.lock");
+    let file = match blobs::create(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            File::options().write(true).open(&path)?
+        }
+        made => made?,
+    };
     let locked = if shared { file.try_lock_shared() } else { file.try_lock() };
     match locked {
         Ok(()) => Ok(CollectionLock(file)),

@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::blobs::sync_dir;
+use super::blobs::{discard, give, sync_dir};
 use super::db::{Db, lock};
 use super::sql;
 use crate::error::{Kind, Result};
@@ -150,10 +150,16 @@ impl Journal {
     }
 }
 
-/// Opens the log, alone: others may append, or put a new one in its place.
+/// Opens the log, alone: others may append, or put a new one in its place. Not even when it was
+/// read is noted, if it is ours: a look at it writes nothing.
 fn open_locked(path: &Path) -> Result<File> {
     loop {
-        let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        let log = match options.clone().custom_flags(libc::O_NOATIME).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
+            opened => opened,
+        }?;
         log.lock()?;
         if std::fs::metadata(path)
             .is_ok_and(|found| found.ino() == log.metadata().map_or(0, |ours| ours.ino()))
@@ -213,8 +219,10 @@ pub(super) fn renew(dir: &Path, db: &Db) -> Result<bool> {
         }
     };
     let new_path = path.with_extension("log.new");
-    let mut new =
-        OpenOptions::new().read(true).create(true).write(true).truncate(true).mode(0o600).open(&new_path)?;
+    // Of a process that was killed.
+    discard(&new_path);
+    let mut new = OpenOptions::new().read(true).create_new(true).write(true).mode(0o600).open(&new_path)?;
+    give(&new, &new_path);
     let made = |bytes: u64| Record::Made { bytes: format!("{bytes:020}") };
     let mut to = BufWriter::new(&new);
     put(&mut to, &made(0), b"")?;

@@ -10,13 +10,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Registry, blobs};
-use crate::bundle::{Key, KeyName};
+use crate::bundle::{Key, KeyName, SEQUENCE_MAX};
 use crate::error::{Error, Kind, Result, Thing};
 
 /// Longest file of a key, in bytes. Ours have 200.
@@ -116,7 +115,13 @@ impl KeyFile {
         // Two that sign at once take turns.
         let lock = File::open(&self.path).map_err(|error| unusable(&self.path, &error))?;
         lock.lock().map_err(|error| unusable(&self.path, &error))?;
-        let next = self.last()? + 1;
+        let next = self.last()?.saturating_add(1);
+        if next > SEQUENCE_MAX {
+            return Err(Kind::Invalid(Thing::Request).because(format!(
+                "{} says that the key has signed as many bundles as there are numbers; make a new key",
+                path.display()
+            )));
+        }
         let part = with_suffix(&path, ".part");
         blobs::discard(&part);
         write_new(&part, format!("{next}\n").as_bytes())?;
@@ -143,7 +148,7 @@ fn last_path(key: &Path) -> PathBuf {
 /// Writes and syncs a file that only its owner reads; it must not be there.
 fn write_new(path: &Path, text: &[u8]) -> Result<()> {
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = blobs::create(path)?;
         file.write_all(text)?;
         file.sync_all()
     };
@@ -176,6 +181,8 @@ mod tests {
         assert_eq!(read.last().expect("is there"), 0);
         assert_eq!((read.next().expect("counts"), made.next().expect("counts")), (1, 2));
         assert_eq!(KeyFile::all(&dir.path().join("keys")).expect("reads them").len(), 1);
+        std::fs::write(last_path(&path), u64::MAX.to_string()).expect("writes it");
+        assert!(read.next().is_err(), "there are no more numbers");
         std::fs::remove_file(last_path(&path)).expect("removes it");
         assert!(read.next().is_err(), "a lost counter does not begin anew");
     }

@@ -64,6 +64,11 @@ const FRAME_SUM: Range<usize> = 16..24;
 const LOG_SALTS: Range<usize> = 16..24;
 const LOG_SUM: Range<usize> = 24..32;
 
+/// A disk was too full to sync what it had taken: file systems find room as late as that. Like any
+/// sync that fails it leaves nobody sure of what the disk holds, so it is told from SQLITE_FULL,
+/// after which all is as it was.
+pub(super) const FULL_SYNC: c_int = ffi::SQLITE_FULL | 1 << 8;
+
 /// The lock for reading whose holders find all there is in the database, none of it in the log
 /// (sqlite.org/walformat.html#wal_locks: WAL_READ_LOCK(0)).
 const READ_LOCK_0: c_int = 3;
@@ -171,6 +176,23 @@ impl File {
                 None => ffi::SQLITE_IOERR_WRITE,
             }
         }
+    }
+
+    fn sync(&self, flags: c_int) -> c_int {
+        // SAFETY: the file is open, and these are its functions.
+        unsafe { (*self.methods).xSync.map_or(ffi::SQLITE_IOERR_FSYNC, |sync| sync(self.file, flags)) }
+    }
+
+    /// The system's number of the last error; 0 if it cannot say.
+    fn last_errno(&self) -> c_int {
+        let mut number: c_int = 0;
+        // SAFETY: the file is open, these are its functions, and one integer is written.
+        unsafe {
+            if let Some(control) = (*self.methods).xFileControl {
+                control(self.file, ffi::SQLITE_FCNTL_LAST_ERRNO, (&raw mut number).cast());
+            }
+        }
+        number
     }
 
     /// Bytes of the file; 0 if it cannot say.
@@ -568,6 +590,7 @@ unsafe extern "C" fn open_file(
             xClose: Some(close),
             xRead: Some(read),
             xWrite: Some(write),
+            xSync: Some(sync),
             xDeviceCharacteristics: Some(characteristics),
             xShmLock: Some(lock),
             ..*below
@@ -630,6 +653,16 @@ unsafe extern "C" fn write(
     match role {
         Role::Database(database) => database.write(&below, data, offset),
         Role::Log(log) => log.write(&below, data, offset),
+    }
+}
+
+/// As the file below, except that a full disk is told from one that is broken.
+unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: SQLite calls this with a file that `open_file` made ours.
+    let (_, below) = unsafe { parts(file) };
+    match below.sync(flags) {
+        ffi::SQLITE_IOERR_FSYNC if matches!(below.last_errno(), libc::ENOSPC | libc::EDQUOT) => FULL_SYNC,
+        outcome => outcome,
     }
 }
 

@@ -3,10 +3,12 @@
 
 use crate::archives::{LAYOUT, Tarball, blob_path, bundle, docker_save, gzip, index, layout, zstd};
 use crate::harness::{OCI_INDEX, OCI_MANIFEST, Site, noise, sha256};
-use crate::import::{image, import, is_pulled};
-use outport::error::Kind;
+use crate::import::{dry_run, image, import, is_pulled};
+use outport::error::{Kind, Result};
+use outport::registry::{Arrived, Registry};
 use serde_json::json;
 
+type Import = fn(&Registry, &[u8]) -> Result<Arrived>;
 /// What an archive is called, its bytes, and words of its refusal.
 type Bad = (&'static str, Vec<u8>, &'static str);
 
@@ -296,6 +298,8 @@ fn contents() -> Vec<Bad> {
             "rely on",
         ),
         ("a manifest that is no JSON", of_manifest("{"), "does not parse"),
+        ("a manifest that is a number", of_manifest("7"), "does not parse"),
+        ("a manifest that is empty", of_manifest(""), "does not parse"),
         (
             "a manifest that is two things",
             of_manifest(&good.manifest.replacen('{', r#"{"manifests":[],"#, 1)),
@@ -463,7 +467,9 @@ fn an_archive_that_means_no_good_is_refused_with_a_reason_and_changes_nothing() 
     let corpus = [tars(), compressed(), contents()].concat();
     assert!(corpus.len() >= 40, "{} archives", corpus.len());
     let mut wrong = Vec::new();
-    for (what, bytes, words) in &corpus {
+    for ((what, bytes, words), import) in
+        corpus.iter().flat_map(|bad| [(bad, dry_run as Import), (bad, import as Import)])
+    {
         match import(&site.registry, bytes) {
             Ok(_) => wrong.push(format!("{what}: was taken")),
             Err(error) => {

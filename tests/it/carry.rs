@@ -185,6 +185,121 @@ fn what_a_power_cut_made_of_a_pull_is_found_and_fetched_again() {
 }
 
 #[test]
+fn a_pull_in_volumes_is_the_same_bytes_and_goes_on_where_it_broke_off() {
+    let depot = Depot::new();
+    let bytes = std::fs::read(depot.bundle("whole.tar")).unwrap();
+    let (file, size) = (depot.file("cut.tar"), 1_000_000);
+    let args = ["pull", &depot.name(), "-o", file.to_str().unwrap(), "--volume-size", "1M"];
+    let pulled = ran(depot.dir.path(), &args);
+    let volumes: Vec<PathBuf> = (1..=7).map(|number| depot.file(&format!("cut.tar.{number:03}"))).collect();
+    assert_eq!(pulled["pulled"]["files"], json!(volumes));
+    let back = |volumes: &[PathBuf]| volumes.iter().flat_map(|file| std::fs::read(file).unwrap()).collect();
+    let whole: Vec<u8> = back(&volumes);
+    assert!(whole == bytes);
+    assert!(refused(depot.dir.path(), &args).contains("cut.tar.001 is there already"));
+    let first = volumes[0].to_str().unwrap();
+    assert!(
+        ran(depot.dir.path(), &["push", first, "--to", &format!("{}/again", depot.site.address)])["pushed"]["tags"]
+            == json!(1)
+    );
+
+    for cut in [3_400_000, 3_000_000, 400_000, 10_000] {
+        for (at, volume) in volumes.iter().enumerate() {
+            let left = &bytes[(at * size).min(cut)..((at + 1) * size).min(cut)];
+            std::fs::remove_file(volume).unwrap();
+            if !left.is_empty() {
+                std::fs::write(volume.with_added_extension("part"), left).unwrap();
+            }
+        }
+        let pulled = ran(depot.dir.path(), &args);
+        let whole: Vec<u8> = back(&volumes);
+        assert!(whole == bytes, "cut at {cut}");
+        assert!(pulled["pulled"]["had"].as_u64().unwrap() + 20_000 > cut as u64, "cut at {cut}: {pulled}");
+        assert!(!volumes.iter().any(|volume| volume.with_added_extension("part").exists()));
+    }
+    let said = refused(depot.dir.path(), &["pull", &depot.name(), "-o", "-", "--volume-size", "1M"]);
+    assert!(said.contains("one stream"), "{said}");
+}
+
+#[test]
+fn a_pull_is_signed_where_no_registry_is_and_taken_where_its_key_is_trusted() {
+    let depot = Depot::new();
+    let (key, file) = (depot.file("depot.key"), depot.file("signed.tar"));
+    let (key, path) = (key.to_str().unwrap(), file.to_str().unwrap());
+    let made = outport(depot.dir.path(), &["key", "new", "depot", "--key", key, "--json"], "");
+    let public = serde_json::from_str::<Value>(&said(&made)).unwrap()["public"].as_str().unwrap().to_owned();
+    let args = ["pull", &depot.name(), "-o", path, "--sign", key];
+    let pulled = ran(depot.dir.path(), &args);
+    assert_eq!((&pulled["pulled"]["sender"], &pulled["pulled"]["sequence"]), (&json!("depot"), &json!(1)));
+    let bytes = std::fs::read(&file).unwrap();
+
+    // Under its new number the rest of what broke off is still of use.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(depot.file("signed.tar.part"), &bytes[..bytes.len() / 2]).unwrap();
+    let pulled = ran(depot.dir.path(), &args);
+    assert_eq!(pulled["pulled"]["sequence"], json!(2));
+    assert!(pulled["pulled"]["had"].as_u64().unwrap() + 20_000 > bytes.len() as u64 / 2, "{pulled}");
+    assert_eq!(document(&file)["sequence"], json!(2));
+
+    let there = Site::new();
+    let store = there.path("");
+    assert!(outport(&store, &["key", "trust", "depot", &public], "").status.success());
+    let taken = outport(&store, &["import", path], "");
+    assert!(taken.status.success(), "{}", complained(&taken));
+    assert!(has(&there, "acme/app", "1.0"));
+    let unsigned = depot.bundle("unsigned.tar");
+    let taken = outport(&store, &["import", unsigned.to_str().unwrap()], "");
+    assert!(complained(&taken).contains("not signed"), "{}", complained(&taken));
+}
+
+#[test]
+fn a_login_that_a_helper_keeps_is_asked_for_once_and_a_helper_that_fails_is_named() {
+    let depot = Depot::new();
+    let (bin, asked) = (depot.file("bin"), depot.file("asked"));
+    std::fs::create_dir(&bin).unwrap();
+    let helper = |name: &str, body: &str| {
+        let path = bin.join(format!("docker-credential-{name}"));
+        std::fs::write(
+            &path,
+            format!("#!/bin/sh\nread host; echo \"$1 $host\" >>{}\n{body}\n", asked.display()),
+        )
+        .unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let good = format!(r#"echo '{{"ServerURL":"x","Username":"admin","Secret":"{PASSWORD}"}}'"#);
+    helper("good", &good);
+    helper("empty", "echo credentials not found in native keychain; exit 1");
+    helper("locked", "echo the keychain is locked; exit 1");
+    let address = depot.site.address;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let pull = |config: &Value, file: &str| {
+        std::fs::write(depot.file("config.json"), config.to_string()).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["pull", &depot.name(), "--insecure-http", "-o", depot.file(file).to_str().unwrap()]);
+        command.env("DOCKER_CONFIG", depot.dir.path()).env("PATH", &path);
+        command.env_remove("REGISTRY_AUTH_FILE").env_remove("XDG_RUNTIME_DIR").output().unwrap()
+    };
+    for (config, file) in [
+        (json!({"credsStore": "good"}), "store.tar"),
+        (json!({"credsStore": "locked", "credHelpers": {address.to_string(): "good"}}), "helper.tar"),
+    ] {
+        let output = pull(&config, file);
+        assert!(output.status.success(), "{config}: {}", complained(&output));
+        assert_eq!(std::fs::read_to_string(&asked).unwrap(), format!("get {address}\n"), "{config}");
+        std::fs::remove_file(&asked).unwrap();
+    }
+    for (config, words) in [
+        (json!({"credsStore": "empty"}), "wants a login"),
+        (json!({"credsStore": "locked"}), "docker-credential-locked, which keeps the login for"),
+        (json!({"credsStore": "none"}), "it is not installed"),
+        (json!({"credsStore": "../good"}), "no name of a program"),
+    ] {
+        let output = pull(&config, "none.tar");
+        assert!(complained(&output).contains(words), "{config}: {}", complained(&output));
+    }
+}
+
+#[test]
 fn a_pull_is_a_stream_too_and_overwrites_nothing() {
     let depot = Depot::new();
     let whole = depot.bundle("whole.tar");
@@ -228,15 +343,15 @@ fn a_push_that_was_killed_goes_on_in_the_middle_of_a_blob() {
         .spawn()
         .unwrap();
     let sessions = dir.path().join("b.tar.push");
-    while !sessions.exists() {
+    let config = format!("/v2/acme/app/blobs/{}", sha256(b"{}"));
+    let noted = || std::fs::read_to_string(&sessions).is_ok_and(|text| text.contains("/blobs/uploads/"));
+    while !noted() || there.ask("HEAD", &config).send().status != 200 {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
         std::thread::yield_now();
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!has(&there, "acme/app", "1.0"));
-    let session = std::fs::read_to_string(&sessions).unwrap();
-    assert!(session.contains("/blobs/uploads/"), "{session}");
     assert_eq!(there.uploads_left(), 1);
     let pushed = ran(dir.path(), &["push", file, "--to", &to]);
     assert_eq!(pushed["pushed"]["blobs"], json!(1));

@@ -18,12 +18,12 @@ use tokio::runtime::Runtime;
 /// A client that never waits, and remembers how long it should have.
 pub struct Patient {
     pub runtime: Runtime,
-    client: Arc<Client>,
-    waits: Arc<Mutex<Vec<Duration>>>,
+    pub client: Arc<Client>,
+    pub waits: Arc<Mutex<Vec<Duration>>>,
 }
 
 impl Patient {
-    fn with(change: impl FnOnce(&mut Options)) -> Patient {
+    pub fn with(change: impl FnOnce(&mut Options)) -> Patient {
         let waits = Arc::new(Mutex::new(Vec::new()));
         let seen = waits.clone();
         let mut options = Options::usual();
@@ -50,14 +50,14 @@ impl Patient {
         self.client.remote(&endpoint, &RepoName::parse(repo).unwrap()).unwrap()
     }
 
-    fn manifest(&self, remote: &Remote, reference: &str) -> Result<Option<String>> {
+    pub fn manifest(&self, remote: &Remote, reference: &str) -> Result<Option<String>> {
         let reference = Reference::parse(reference).unwrap();
         let fetched = self.runtime.block_on(remote.manifest(&reference))?;
         Ok(fetched.map(|fetched| fetched.digest.to_string()))
     }
 
     /// A blob's bytes.
-    fn blob(&self, from: Vec<Arc<Remote>>, digest: &str, size: usize) -> Result<Vec<u8>> {
+    pub fn blob(&self, from: Vec<Arc<Remote>>, digest: &str, size: usize) -> Result<Vec<u8>> {
         let wanted = Wanted { digest: Digest::parse(digest).unwrap(), size: size as u64, from };
         let mut fetch = Fetch::new(self.runtime.handle(), [wanted]);
         let bytes = whole(fetch.next(0, None).unwrap().unwrap())?;
@@ -65,7 +65,7 @@ impl Patient {
         Ok(bytes)
     }
 
-    fn push(&self, remote: &Arc<Remote>, bytes: &[u8]) -> Result<()> {
+    pub fn push(&self, remote: &Arc<Remote>, bytes: &[u8]) -> Result<()> {
         let digest = Digest::parse(&sha256(bytes)).unwrap();
         self.runtime.block_on(async {
             match remote.upload(&digest, bytes.len() as u64, None, None).await? {
@@ -89,7 +89,7 @@ fn whole(mut blob: Blob) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn admin() -> Login {
+pub fn admin() -> Login {
     Login::Password { user: "admin".into(), password: PASSWORD.into() }
 }
 
@@ -123,7 +123,7 @@ impl Cutter {
     }
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, max: usize, count: &AtomicUsize) {
+pub fn forward(mut from: TcpStream, mut to: TcpStream, max: usize, count: &AtomicUsize) {
     let (mut piece, mut left) = (vec![0; 64 << 10], max);
     while left > 0 {
         let room = piece.len().min(left);

@@ -19,6 +19,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+/// What a site with TLS may be called besides its address; no machine knows it.
+pub const NAME: &str = "registry.test";
 pub const PASSWORD: &str = "correct horse";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -128,7 +130,7 @@ impl Site {
         let registry = Arc::new(registry);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let source = Source::Own { dir: dir.path().join("tls"), names: Vec::new() };
+        let source = Source::Own { dir: dir.path().join("tls"), names: vec![NAME.to_owned()] };
         let mut http = wishes.http.clone();
         http.ca = source.ca_path().filter(|_| wishes.tls);
         let app = App::new(registry.clone(), http).unwrap();

@@ -3,7 +3,7 @@
 use crate::archives::{
     Image, Tarball, blob_path, bundle, bundle_by, docker_save, gzip, index, key, layout, zstd,
 };
-use crate::harness::{OCI_INDEX, Site, noise, sha256};
+use crate::harness::{OCI_INDEX, OCI_MANIFEST, Site, noise, sha256};
 use outport::archive::{self, Naming};
 use outport::error::{Kind, Result};
 use outport::names::{RepoName, Tag};
@@ -16,8 +16,16 @@ pub fn import(registry: &Registry, bytes: &[u8]) -> Result<Arrived> {
     import_as(registry, bytes, Naming::default())
 }
 
+pub fn dry_run(registry: &Registry, bytes: &[u8]) -> Result<Arrived> {
+    import_by(registry, bytes, ImportAsk { dry_run: true, ..ImportAsk::default() })
+}
+
 fn import_as(registry: &Registry, bytes: &[u8], naming: Naming) -> Result<Arrived> {
-    let mut import = registry.import_begin(ImportAsk { naming, ..ImportAsk::default() }, |_| {})?;
+    import_by(registry, bytes, ImportAsk { naming, ..ImportAsk::default() })
+}
+
+fn import_by(registry: &Registry, bytes: &[u8], ask: ImportAsk) -> Result<Arrived> {
+    let mut import = registry.import_begin(ask, |_| {})?;
     let archive = archive::read(bytes, &mut import)?;
     import.finish(&archive, "a stream", |_| Ok(()))
 }
@@ -142,9 +150,9 @@ fn an_index_comes_with_its_images_and_what_is_about_them() {
     let (one, two) = (image(20), image(30));
     let absent = sha256(b"of another platform");
     let list = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
-        {"mediaType": crate::harness::OCI_MANIFEST, "digest": one.digest(), "size": one.manifest.len()},
-        {"mediaType": crate::harness::OCI_MANIFEST, "digest": two.digest(), "size": two.manifest.len()},
-        {"mediaType": crate::harness::OCI_MANIFEST, "digest": absent, "size": 7},
+        {"mediaType": OCI_MANIFEST, "digest": one.digest(), "size": one.manifest.len()},
+        {"mediaType": OCI_MANIFEST, "digest": two.digest(), "size": two.manifest.len()},
+        {"mediaType": OCI_MANIFEST, "digest": absent, "size": 7},
     ]})
     .to_string();
     let mut signature = Image::of(&[b"a signature"]);
@@ -282,10 +290,7 @@ fn a_dry_run_says_the_same_and_writes_nothing() {
     let image = image(100);
     for bytes in [layout(&[(&image, "acme/app:1")], false).end(), docker_save(&image, &["acme/app:1"]).end()]
     {
-        let mut import =
-            site.registry.import_begin(ImportAsk { dry_run: true, ..ImportAsk::default() }, |_| {}).unwrap();
-        let archive = archive::read(&bytes[..], &mut import).unwrap();
-        let arrived = import.finish(&archive, "a stream", |_| Ok(())).unwrap();
+        let arrived = dry_run(&site.registry, &bytes).unwrap();
         assert_eq!((arrived.images, arrived.tags[0].repo.as_str()), (1, "acme/app"));
         assert_eq!(site.get("/v2/acme/app/manifests/1").status, 404);
         assert!(!site.blob_path(&sha256(&image.layers[0])).exists());
@@ -412,4 +417,35 @@ fn a_site_that_trusts_keys_takes_what_they_signed_each_once_and_in_order() {
     forged[at + 11] = b'9';
     let error = allowed(&["unsigned", "older", "replayed"], &forged).unwrap_err();
     assert!(error.detail().contains("signature by depot is wrong"), "{error}");
+}
+
+// A list of docker's before the document, and no blobs: nobody looked who had sent it, and it moved
+// the tags of a site that takes signed bundles alone.
+#[test]
+fn a_document_that_comes_late_moves_no_tags_of_a_site_that_trusts_keys() {
+    let site = Site::new();
+    let (old, new) = (image(170), image(171));
+    import(&site.registry, &layout(&[(&old, "acme/app:old"), (&new, "acme/app:1")], true).end()).unwrap();
+    let depot = key("depot");
+    site.registry.key_trust(&depot.name, depot.public()).unwrap();
+    let document = json!({
+        "version": 1, "manifests": [], "blobs": [],
+        "tags": [{"repo": "acme/app", "tag": "1", "digest": old.digest()}],
+        "base": {"blobs": [], "manifests": [{
+            "digest": old.digest(), "size": old.manifest.len(), "media_type": OCI_MANIFEST, "repos": ["acme/app"],
+        }]},
+    });
+    let document = document.to_string();
+    let index = index(&[]);
+    for first in ["manifest.json", "repositories", "index.json", "other"] {
+        let bytes = Tarball::default()
+            .file(first, b"[]")
+            .file("outport/bundle.json", document.as_bytes())
+            .file(if first == "index.json" { "oci-layout" } else { "index.json" }, &index)
+            .end();
+        let error = import(&site.registry, &bytes).unwrap_err();
+        let said = error.detail();
+        assert!(said.contains("must come before") || said.contains("not signed"), "{first}: {said}");
+        assert_eq!(site.get("/v2/acme/app/manifests/1").body, new.manifest.as_bytes(), "{first}");
+    }
 }

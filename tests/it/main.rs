@@ -34,6 +34,7 @@ mod manifests;
 mod matrix;
 mod mlspace;
 mod openapi;
+mod proxy;
 mod pulls;
 mod revocation;
 mod scrub;

@@ -235,3 +235,27 @@ fn pulls_beyond_the_limit_wait_their_turn() {
     let (answer, _) = crate::harness::Answer::read(&answer, false);
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"small"[..]));
 }
+
+#[test]
+fn a_connection_goes_on_after_a_long_silence_wherever_it_began() {
+    use std::io::{Read, Write};
+    let site = Site::new();
+    let mut stream = std::net::TcpStream::connect(site.address).unwrap();
+    let request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    // What came of the next request: nothing, a piece, all but the end.
+    let mut at = 0;
+    for piece in [0, 0, 1, 3, request.len() - 1, 0, 0] {
+        let mut bytes = request[at..].to_vec();
+        bytes.extend(&request[..piece]);
+        stream.write_all(&bytes).unwrap();
+        at = piece;
+        let mut answer = [0; 1_000];
+        let read = stream.read(&mut answer).unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{:?}", &answer[..read]);
+        // Much longer than the server keeps buffers for who is silent.
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(150) {
+            site.get("/livez");
+        }
+    }
+}
