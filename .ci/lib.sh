@@ -144,7 +144,7 @@ password_of() {
 
 # Clients and their daemons --------------------------------------------------------------
 
-packages=(skopeo podman buildah docker.io debootstrap curl jq openssl python3 python3-jwt python3-requests)
+packages=(skopeo podman buildah docker.io debootstrap curl jq openssl iproute2 python3 python3-jwt python3-requests)
 
 install_clients() {
   export DEBIAN_FRONTEND=noninteractive
