@@ -138,6 +138,7 @@ impl Site {
             blob_bytes_max: 1 << 20,
             trusted_proxies: vec![[127, 0, 0, 1].into()],
             connections_max: 64,
+            pulls_max: 64,
             connections_per_address: 64,
             ca: None,
         };
