@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::pages::{Listed, Slice};
 use super::people::{User, UserAdd, check_email, check_password, password_replace, user_id, user_insert};
-use super::repos::FOUND_MAX;
+use super::repos::{FOUND_MAX, searched};
 use super::{Access, Registry, Write, password, random, repo_make, sql};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::{RepoName, Tag, UserName};
@@ -29,8 +29,6 @@ const CHECKSUM_BYTES_MAX: usize = 256;
 /// Where so many users are, nobody signs up any more: strangers do not fill the disk.
 const SIGNED_UP_MAX: u64 = 10_000;
 const EMAILS_PER_USER: usize = 16;
-/// Longest text to search for, in bytes. Names are not longer.
-const SEARCH_BYTES_MAX: usize = 255;
 
 /// What becomes of people who sign up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,12 +311,7 @@ impl Registry {
     /// Repositories this caller may read whose name or description holds a text, by name; up
     /// to [`FOUND_MAX`] of them. None if the caller is nobody and nothing at all is public.
     pub fn search(&self, user: Option<&User>, text: &str, slice: Slice) -> Result<Option<Listed<Found>>> {
-        // SQLite would read up to a zero byte and no further.
-        if text.len() > SEARCH_BYTES_MAX || text.chars().any(char::is_control) {
-            return Err(Kind::Invalid(Thing::Request)
-                .because("what is searched for has at most 255 bytes and no control characters"));
-        }
-        let (id, text) = (user.map_or(0, |user| user.id), text.to_ascii_lowercase());
+        let (id, text) = (user.map_or(0, |user| user.id), searched(text)?);
         self.db.read(|tx| {
             if user.is_none() && !sql::any_public(tx)? {
                 return Ok(None);

@@ -16,6 +16,8 @@ const LABELS_MAX: usize = 100;
 const LABEL_MAX: usize = 100;
 /// Most hits of a search. Each is compared with its row: 1.5 µs (x86).
 pub(super) const FOUND_MAX: u32 = 500;
+/// Longest text that is searched for.
+const SEARCHED_BYTES_MAX: usize = 255;
 /// Indexes longer than this, in bytes, are listed without their platforms. Real ones have
 /// a few kilobytes, and a page shows a hundred.
 const INDEX_BYTES_MAX: u64 = 256 << 10;
@@ -124,6 +126,16 @@ pub struct PlatformRow {
     pub content_bytes: u64,
 }
 
+/// What names and descriptions are compared with. `Invalid` for a text with control characters:
+/// SQLite would read up to a zero byte and no further.
+pub(super) fn searched(text: &str) -> Result<String> {
+    if text.len() > SEARCHED_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(Kind::Invalid(Thing::Request)
+            .because("what is searched for has at most 255 bytes and no control characters"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 impl Registry {
     /// Makes an empty repository. `Exists(Repo)` if there is one of that name.
     pub fn repo_create(&self, user: &User, name: &RepoName, change: RepoChange) -> Result<Repo> {
@@ -191,9 +203,9 @@ impl Registry {
     }
 
     /// Repositories that this caller may read whose names or descriptions hold `text`, by
-    /// name; up to [`FOUND_MAX`] of them.
+    /// name; up to [`FOUND_MAX`] of them. `Invalid` for a text that nothing can hold.
     pub fn repos_found(&self, user: Option<&User>, text: &str, slice: Slice) -> Result<Listed<Repo>> {
-        let (user, text) = (id_of(user), text.to_ascii_lowercase());
+        let (user, text) = (id_of(user), searched(text)?);
         self.db.read(|tx| {
             let names = sql::names_found(tx, &sql::sight(tx, user)?, &text, FOUND_MAX)?;
             let mut rows = sql::repos_by_name(tx, slice.of(&names), user)?;

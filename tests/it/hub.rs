@@ -544,6 +544,10 @@ fn search_finds_what_its_reader_may_see() {
     assert_eq!(find("carol", "cam"), ["bob/camera"]);
     assert_eq!(find("carol", "edge"), ["bob/camera", "bob/other"]);
     assert_eq!(find("carol", "%25"), Vec::<String>::new(), "nothing in a query is a pattern");
+    for none in ["%00%08%00%00%0E13%20%00", "cam%00", &"x".repeat(256)] {
+        let target = format!("/v2/search/repositories/?query={none}");
+        assert_eq!(site.ask("GET", &target).by("bob").send().status, 400, "{none}");
+    }
     assert_eq!(site.ask("GET", "/v2/search/repositories/").by_nobody().send().status, 401);
 }
 
