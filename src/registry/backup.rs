@@ -369,7 +369,11 @@ fn take_blob(from: &mut impl Read, blobs: &Blobs, digest: &Digest) -> Result<boo
         return Err(error);
     }
     match growing.seal(digest) {
-        Ok(mut sealed) => blobs.shelf().place(&mut sealed).map(|()| true),
+        Ok(mut sealed) => {
+            // Their names all at once, at the end.
+            sealed.sync()?;
+            blobs.shelf().place(&mut sealed).map(|()| true)
+        }
         Err(error) if error.kind == Kind::DigestMismatch => Ok(false),
         Err(error) => Err(error),
     }

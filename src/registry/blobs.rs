@@ -10,9 +10,9 @@
 //!   trash/ALGORITHM-HEX              without a row, on its way out
 //! ```
 //!
-//! The order that makes an acknowledged push durable: the file's bytes are synced
-//! ([`Growing::seal`]), it gets its name ([`Shelf::place`]), the directory is synced
-//! ([`Shelf::sync`]), the row is committed (db.rs), and then the client is answered.
+//! The order that makes an acknowledged push durable: the file's bytes are checked
+//! ([`Growing::seal`]), it gets its name ([`Shelf::place`]), its bytes and the directory are
+//! synced ([`Shelf::sync`]), the row is committed (db.rs), and then the client is answered.
 //! A file without a row is invisible, so stopping anywhere leaves no wrong answer.
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
@@ -45,6 +46,12 @@ impl Piece {
         }
     }
 }
+
+/// Files of up to this many bytes are synced once they have their names: what they are made of,
+/// their bytes and their names then are one commit of a journaling file system, which for
+/// small files is most of what they cost. Larger ones are synced by whoever brings them, while
+/// others commit.
+const SYNCED_LATE_MAX: u64 = 4 << 20;
 
 /// How files in `uploads/` begin that belong to an import.
 const IMPORT: &str = "import.";
@@ -78,7 +85,7 @@ impl Blobs {
     }
 
     pub fn shelf(&self) -> Shelf {
-        Shelf { blobs: self.clone(), placed: Vec::new() }
+        Shelf { blobs: self.clone(), placed: Vec::new(), late: Vec::new(), late_bytes: 0 }
     }
 
     fn uploads(&self) -> PathBuf {
@@ -342,16 +349,27 @@ pub(super) struct Shelf {
     blobs: Blobs,
     /// What got its name since the last commit.
     placed: Vec<Digest>,
+    /// Those whose bytes are yet to be synced, and how many bytes.
+    late: Vec<Arc<File>>,
+    late_bytes: u64,
 }
 
 impl Shelf {
-    /// Gives a sealed upload its name. Replaces what is there: a file without a live
-    /// row is garbage or is bad.
+    /// Gives a sealed upload its name. Replaces what is there.
     pub fn place(&mut self, sealed: &mut Sealed) -> Result<()> {
-        let Some(path) = &sealed.path else { return Ok(()) };
-        std::fs::rename(path, self.blobs.path(&sealed.digest))?;
+        let Some(from) = sealed.path.clone() else { return Ok(()) };
+        let to = self.blobs.path(&sealed.digest);
+        // What is replaced may be good, and its row live: then these bytes must be durable first.
+        if to.try_exists()? {
+            sealed.sync()?;
+        }
+        std::fs::rename(from, to)?;
         sealed.path = None;
         self.placed.push(sealed.digest.clone());
+        if !sealed.synced {
+            self.late.push(Arc::clone(&sealed.file));
+            self.late_bytes += sealed.bytes;
+        }
         // What was wrong with it is of no more interest, and takes room.
         discard(&self.blobs.quarantined(&sealed.digest));
         Ok(())
@@ -377,8 +395,12 @@ impl Shelf {
         }
     }
 
-    /// Makes the names given since the last commit durable: one sync a directory.
+    /// Makes durable what got its name since the last commit: one sync for each small file, and
+    /// one for each directory.
     pub fn sync(&self) -> Result<()> {
+        for file in &self.late {
+            rustix::fs::fdatasync(file)?;
+        }
         for algorithm in Algorithm::ALL {
             if self.placed.iter().any(|digest| digest.algorithm() == algorithm) {
                 sync_dir(&self.blobs.dir(algorithm))?;
@@ -387,8 +409,15 @@ impl Shelf {
         Ok(())
     }
 
+    /// How many bytes are yet to be synced.
+    pub fn late_bytes(&self) -> u64 {
+        self.late_bytes
+    }
+
     /// What got its name since the last commit, which is over.
     pub fn take_placed(&mut self) -> Vec<Digest> {
+        self.late.clear();
+        self.late_bytes = 0;
         std::mem::take(&mut self.placed)
     }
 }
@@ -604,11 +633,10 @@ impl Growing {
         self.rehash()
     }
 
-    /// Checks the digest and syncs the bytes; the file is then ready for the shelf.
+    /// Checks the digest; the file is then ready for the shelf.
     ///
-    /// Fails with `DigestMismatch`, or with the disk's error; a failed sync is never
-    /// tried again on the same file, for the kernel forgets what it could not write.
-    /// The file is gone after any failure.
+    /// Fails with `DigestMismatch`, or with the disk's error. The file is gone after any
+    /// failure.
     pub fn seal(mut self, digest: &Digest) -> Result<Sealed> {
         let outcome = self.expect(digest.algorithm()).and_then(|()| match self.hash.digest() == *digest {
             true => Ok(()),
@@ -628,14 +656,18 @@ impl Growing {
         self.hash.digest()
     }
 
-    /// Syncs the bytes under a digest that was checked or computed.
+    /// Closes the file under a digest that was checked or computed. Large ones are synced here.
     pub fn seal_as(self, digest: Digest) -> Result<Sealed> {
-        if let Err(error) = rustix::fs::fdatasync(&self.file) {
-            self.discard();
-            return Err(error.into());
-        }
         let (bytes, crcs) = (self.bytes, self.crcs.finish());
-        Ok(Sealed { path: Some(self.path), digest, bytes, crcs, _file: self.file })
+        let mut sealed =
+            Sealed { path: Some(self.path), digest, bytes, crcs, file: Arc::new(self.file), synced: false };
+        if bytes > SYNCED_LATE_MAX {
+            sealed.sync()?;
+        } else {
+            // The kernel begins to write, and the committer need not wait as long. A hint.
+            let _ = rustix::fs::fadvise(&sealed.file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        Ok(sealed)
     }
 
     /// Removes the file.
@@ -644,8 +676,7 @@ impl Growing {
     }
 }
 
-/// An upload whose bytes are checked and on the disk. If it never gets its name, its file
-/// goes with it.
+/// An upload whose bytes are checked. If it never gets its name, its file goes with it.
 pub(super) struct Sealed {
     /// None once it is on the shelf.
     path: Option<PathBuf>,
@@ -653,7 +684,21 @@ pub(super) struct Sealed {
     pub bytes: u64,
     pub crcs: Vec<u8>,
     /// Open, because an import's file is locked until it has its name.
-    _file: File,
+    file: Arc<File>,
+    /// Whether its bytes are on the disk.
+    synced: bool,
+}
+
+impl Sealed {
+    /// Makes the bytes durable. A sync that failed is never tried again on the same file, for
+    /// the kernel forgets what it could not write.
+    pub fn sync(&mut self) -> Result<()> {
+        if !self.synced {
+            rustix::fs::fdatasync(&self.file)?;
+            self.synced = true;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Sealed {

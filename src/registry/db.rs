@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,11 +44,14 @@ const MIGRATIONS: [&str; 4] = [
 
 /// Most writes that share one commit. Bounds how long the first of them waits.
 const BATCH_MAX: usize = 64;
-/// Blobs of an image that are pushed side by side arrive some milliseconds apart: a commit waits
-/// this long for the next one, if there is one on its way,
-const NEXT_WITHIN: Duration = Duration::from_millis(10);
-/// and this long in all.
-const ALL_WITHIN: Duration = Duration::from_millis(40);
+/// Where this many bytes are to be synced by a commit, further writes wait for the next one.
+const BATCH_LATE_BYTES: u64 = 16 << 20;
+/// Blobs of an image that are pushed side by side arrive some milliseconds apart: while there are
+/// some on their way, a commit waits up to this long for them,
+const ALL_WITHIN: Duration = Duration::from_millis(50);
+/// and looks this often whether they still are. What it waits is counted in looks as well, for
+/// the clock may stand.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Most writes that wait for the writer; beyond it their threads block.
 const QUEUE_MAX: usize = 256;
 /// Most idle reader connections kept. Each holds at most 256 KiB of pages.
@@ -159,6 +162,7 @@ impl Db {
             pulls: Arc::clone(&pulls),
             arrivals: arrivals.clone(),
             dir: dir.to_owned(),
+            left: Vec::new(),
         };
         let writer =
             std::thread::Builder::new().name("committer".into()).spawn(move || writer.run(&waiting))?;
@@ -304,8 +308,9 @@ impl Db {
 
 impl Drop for Db {
     fn drop(&mut self) {
-        drop(self.queue.take());
+        // The writer's connection closes last: only it can fold the log into the database.
         lock(&self.readers).clear();
+        drop(self.queue.take());
         if let Some(writer) = self.writer.take() {
             // A panic of the writer was logged where it happened.
             let _ = writer.join();
@@ -369,12 +374,13 @@ struct Writer {
     pulls: Arc<Pulls>,
     arrivals: Arrivals,
     dir: PathBuf,
+    /// What the last commit had no room for.
+    left: Vec<Box<dyn Work>>,
 }
 
 impl Writer {
     fn run(&mut self, waiting: &Receiver<Box<dyn Work>>) {
-        while let Ok(first) = waiting.recv() {
-            let mut batch = self.gather(first, waiting);
+        while let Some(mut batch) = self.gather(waiting) {
             let commit = self.commit(&mut batch);
             let placed = self.shelf.take_placed();
             self.note_in_journal(commit.is_ok());
@@ -393,18 +399,25 @@ impl Writer {
 
     /// Those who wait, and who is about to: a commit waits a moment for uploads that arrive just
     /// now, so that they share its syncs. Who is alone does not wait.
-    fn gather(&self, first: Box<dyn Work>, waiting: &Receiver<Box<dyn Work>>) -> Vec<Box<dyn Work>> {
-        let mut batch = vec![first];
+    /// None at the end.
+    fn gather(&mut self, waiting: &Receiver<Box<dyn Work>>) -> Option<Vec<Box<dyn Work>>> {
+        let mut batch = std::mem::take(&mut self.left);
+        if batch.is_empty() {
+            batch.push(waiting.recv().ok()?);
+        }
         let began = (self.clock.monotonic)();
+        let mut waited = Duration::ZERO;
         loop {
             batch.extend(waiting.try_iter().take(BATCH_MAX - batch.len()));
-            if batch.len() == BATCH_MAX || !self.arrivals.any((self.clock.monotonic)()) {
-                return batch;
+            let now = (self.clock.monotonic)();
+            let late = waited.max(now.saturating_sub(began)) >= ALL_WITHIN;
+            if late || batch.len() == BATCH_MAX || !self.arrivals.any(now) {
+                return Some(batch);
             }
-            let left = (began + ALL_WITHIN).saturating_sub((self.clock.monotonic)());
-            match waiting.recv_timeout(left.min(NEXT_WITHIN)) {
+            match waiting.recv_timeout(LOOK_EVERY) {
                 Ok(next) => batch.push(next),
-                Err(_) => return batch,
+                Err(RecvTimeoutError::Timeout) => waited += LOOK_EVERY,
+                Err(RecvTimeoutError::Disconnected) => return Some(batch),
             }
         }
     }
@@ -449,8 +462,9 @@ impl Writer {
         Ok(())
     }
 
-    /// One transaction for the whole batch: rows and names durable when it returns.
-    fn commit(&mut self, batch: &mut [Box<dyn Work>]) -> Result<()> {
+    /// One transaction for the batch, or for as much of it as has room; the rest is left.
+    /// Rows and names are durable when it returns.
+    fn commit(&mut self, batch: &mut Vec<Box<dyn Work>>) -> Result<()> {
         if self.health.failed.load(Ordering::Relaxed) {
             return Err(Kind::Unavailable.because(
                 "the store failed and takes no writes until it is started again; see `outport check`",
@@ -460,10 +474,12 @@ impl Writer {
         let now_us = (self.clock.wall_us)();
         let service_secs = self.service.now(&self.clock);
         let mut tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for job in batch {
+        let mut ran = 0;
+        while ran < batch.len() && self.shelf.late_bytes() < BATCH_LATE_BYTES {
             let savepoint: Savepoint = tx.savepoint()?;
             let write = &mut Write { tx: &savepoint, shelf: &mut self.shelf, service_secs, now_us };
-            let keep = job.run(write);
+            let keep = batch[ran].run(write);
+            ran += 1;
             // SQLite undoes all of a transaction in which a page could not be read; what came
             // after would be committed by itself.
             if savepoint.is_autocommit() {
@@ -474,6 +490,7 @@ impl Writer {
             }
             // A savepoint that is dropped is rolled back.
         }
+        self.left = batch.split_off(ran);
         let pulls = match self.service.is_due(service_secs) {
             true => self.pulls.due(PULLED_MAX),
             false => Vec::new(),
