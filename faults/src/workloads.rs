@@ -42,8 +42,12 @@ pub fn all() -> Vec<Script> {
         long_wal(),
         collections(),
         imports(),
+        big_push(),
     ]
 }
+
+/// Longer than what the committer syncs: whoever pushes it does.
+const BIG: Blob = Blob { len: (4 << 20) + 5_000, seed: 30_000 };
 
 /// Blobs of an image: a configuration and layers, one of them of several checksums.
 pub fn blobs(seed: u64) -> Vec<Blob> {
@@ -91,6 +95,13 @@ fn image_push() -> Script {
     lane.push(Step::push("team/app", blobs(10)[1]));
     lane.push(Step::put("team/app", "latest", &old));
     Script { name: "image push", base: with_base(Vec::new()), lanes: vec![lane] }
+}
+
+/// An image of megabytes, and once more what is there already.
+fn big_push() -> Script {
+    let mut lane = push_all("team/big", "latest", &[BIG]);
+    lane.push(Step::push("team/big", BIG));
+    Script { name: "big push", base: with_base(Vec::new()), lanes: vec![lane] }
 }
 
 /// Four clients push at once; two of them push the same layer.
@@ -284,6 +295,10 @@ pub fn cases() -> Vec<Case> {
             |n| undo(n, |n| delete_blob(nth_large(n))),
             |n| Step::push(REPO, nth_large(n)),
         ),
+        Case {
+            every: 4,
+            ..case("push a big blob", |n| undo(n, |_| delete_blob(BIG)), |_| Step::push(REPO, BIG))
+        },
         case(
             "push a blob again",
             |n| if n == 0 { vec![Step::push(REPO, nth_large(0))] } else { Vec::new() },
