@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
+mod carry;
 mod client;
 mod fill;
 mod lists;
@@ -24,11 +25,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Carry(carry::Carry),
     Lists(lists::Lists),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Carry(carry) => carry.run(),
         Verb::Lists(lists) => lists.run(),
     };
     match outcome {
