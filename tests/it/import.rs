@@ -93,6 +93,15 @@ fn what_is_here_already_is_not_written_again() {
 }
 
 #[test]
+fn what_an_archive_holds_twice_is_written_once() {
+    let (site, image) = (Site::new(), image(1));
+    let tar = layout(&[(&image, "acme/app:1")], true).file("again/layer.tar", &image.layers[0]).end();
+    let arrived = import(&site.registry, &tar).unwrap();
+    assert_eq!((arrived.brought.blobs_new, arrived.brought.blobs_here), (4, 1));
+    is_pulled(&site, "acme/app", "1", &image);
+}
+
+#[test]
 fn docker_save_keeps_the_digests_of_its_layers_and_its_config() {
     let site = Site::new();
     let layer = noise(5_000, 3);
