@@ -249,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn a_place_may_lie_beyond_what_32_bits_hold() {
+        let dir = tempfile::tempdir().expect("makes one");
+        let path = dir.path().join("b.tar");
+        let bytes = 3 * VOLUME_BYTES_MIN + 5_000_000_000;
+        let volumes = BundleFile::open(&path, Some(4_000_000_000), bytes).expect("opens");
+        assert_eq!(volumes.place(9_000_000_000, 100), (3, 1_000_000_000, 100));
+        assert_eq!(volumes.place(7_999_999_999, 100), (2, 3_999_999_999, 1));
+        let whole = BundleFile::open(&dir.path().join("c.tar"), None, bytes).expect("opens");
+        assert_eq!(whole.place(5_000_000_000, 100), (1, 5_000_000_000, 100));
+    }
+
+    #[test]
     fn volumes_are_cuts_of_one_stream_and_have_no_names_before_the_end() {
         let dir = tempfile::tempdir().expect("makes one");
         let path = dir.path().join("b.tar");
