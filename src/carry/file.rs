@@ -249,15 +249,20 @@ mod tests {
     }
 
     #[test]
-    fn a_place_may_lie_beyond_what_32_bits_hold() {
+    fn bytes_beyond_what_32_bits_hold_are_where_they_were_written() {
         let dir = tempfile::tempdir().expect("makes one");
-        let path = dir.path().join("b.tar");
-        let bytes = 3 * VOLUME_BYTES_MIN + 5_000_000_000;
-        let volumes = BundleFile::open(&path, Some(4_000_000_000), bytes).expect("opens");
-        assert_eq!(volumes.place(9_000_000_000, 100), (3, 1_000_000_000, 100));
-        assert_eq!(volumes.place(7_999_999_999, 100), (2, 3_999_999_999, 1));
-        let whole = BundleFile::open(&dir.path().join("c.tar"), None, bytes).expect("opens");
-        assert_eq!(whole.place(5_000_000_000, 100), (1, 5_000_000_000, 100));
+        // Where one volume ends and the next begins; and in a file without any. Both are holes before.
+        for (name, volume, at) in
+            [("v.tar", Some(4_000_000_000), 7_999_999_997), ("b.tar", None, 5_000_000_000)]
+        {
+            let mut file = BundleFile::open(&dir.path().join(name), volume, 9_000_000_000).expect("opens");
+            file.write(b"beyond", at).expect("writes");
+            assert_eq!(file.bytes(), at + 6);
+            let mut back = [0; 6];
+            file.read(&mut back, at).expect("reads");
+            assert_eq!(&back, b"beyond");
+            assert_eq!(file.bytes_there(), if volume.is_some() { 0 } else { at + 6 });
+        }
     }
 
     #[test]
