@@ -228,7 +228,7 @@ fn a_blob_of_more_than_4_gib_is_served_from_any_place_and_each_of_them_is_checke
     let digest = Digest::parse(&format!("sha256:{}", "ab".repeat(32))).expect("parses");
     // It takes no room: zeros, a word where 32 bits end, and one at its own end.
     let path = dir.path().join("blobs/sha256").join(digest.hex());
-    let file = std::fs::File::create_new(&path).expect("makes it");
+    let file = File::create_new(&path).expect("makes it");
     file.set_len(BYTES).expect("grows");
     file.write_all_at(b"here", BEYOND - 2).expect("writes");
     file.write_all_at(b"the end", BYTES - 7).expect("writes");
