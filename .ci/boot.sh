@@ -8,12 +8,26 @@ boot_install() { # PACKAGE…
   apt-get -qqy -o Acquire::Retries=3 install --no-install-recommends systemd-container debootstrap "$@" >/dev/null
 }
 
-boot_tree() { # TREE PACKAGES
+# Debian's own mirror of this machine, and the proxy to it, for debootstrap.
+boot_debootstrap() { # OPTION… TREE
   local mirror proxy=
   mirror=$(apt-cache policy base-files | awk '$3 ~ /^(bookworm|stable)\/main$/ && !found { found = $2 } END { print found }')
   eval "$(apt-config shell proxy Acquire::http::Proxy)"
-  http_proxy=${proxy:-${http_proxy:-}} debootstrap --variant=minbase --include="systemd,systemd-sysv,dbus,$2" \
-    bookworm "$1" "$mirror" >"$work/debootstrap.log" || { tail "$work/debootstrap.log"; return 1; }
+  http_proxy=${proxy:-${http_proxy:-}} debootstrap "${@:1:$#-1}" bookworm "${@: -1}" "$mirror" >"$work/debootstrap.log" ||
+    { tail "$work/debootstrap.log"; return 1; }
+}
+
+# A small Debian with what the scripts type there. Made once a day, for all of them.
+boot_tree() { # TREE
+  local made=target/boot/bookworm.tar
+  mkdir -p "$1" target/boot
+  if [[ -z $(find "$made" -mtime -1 2>/dev/null) ]]; then
+    boot_debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,init-system-helpers,udev,curl,openssl,jq "$1"
+    tar -C "$1" --xattrs --xattrs-include='*' --numeric-owner -cf "$made.new" .
+    mv "$made.new" "$made"
+  else
+    tar -C "$1" --xattrs --xattrs-include='*' --numeric-owner -xf "$made"
+  fi
 }
 
 # Boots it, runs the script there, shows what it printed, and fails unless that ends with

@@ -280,3 +280,24 @@ pub(super) fn follow(from: &str, target: &[u8], link: &str) -> Result<String> {
     }
     Ok(parts.join("/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_have_more_bytes_than_32_bits_hold() {
+        // In octal digits, and what has too many of them: GNU's own way.
+        for bytes in [5_000_000_000, 20_000_000_000] {
+            let mut header = tar::Header::new_gnu();
+            header.set_path("layer.tar").expect("is short");
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_mode(0o644);
+            header.set_size(bytes);
+            header.set_cksum();
+            let mut archive = Tar::new(&header.as_bytes()[..]);
+            assert_eq!(archive.entry().expect("parses").expect("is one").bytes, bytes);
+            assert_eq!(archive.left + archive.fill, bytes.next_multiple_of(512));
+        }
+    }
+}

@@ -249,6 +249,23 @@ mod tests {
     }
 
     #[test]
+    fn bytes_beyond_what_32_bits_hold_are_where_they_were_written() {
+        let dir = tempfile::tempdir().expect("makes one");
+        // Where one volume ends and the next begins; and in a file without any. Both are holes before.
+        for (name, volume, at) in
+            [("v.tar", Some(4_000_000_000), 7_999_999_997), ("b.tar", None, 5_000_000_000)]
+        {
+            let mut file = BundleFile::open(&dir.path().join(name), volume, 9_000_000_000).expect("opens");
+            file.write(b"beyond", at).expect("writes");
+            assert_eq!(file.bytes(), at + 6);
+            let mut back = [0; 6];
+            file.read(&mut back, at).expect("reads");
+            assert_eq!(&back, b"beyond");
+            assert_eq!(file.bytes_there(), if volume.is_some() { 0 } else { at + 6 });
+        }
+    }
+
+    #[test]
     fn volumes_are_cuts_of_one_stream_and_have_no_names_before_the_end() {
         let dir = tempfile::tempdir().expect("makes one");
         let path = dir.path().join("b.tar");

@@ -645,6 +645,7 @@ mod tests {
         assert_eq!(content_range("0-1023"), Some((0, 1023)));
         assert_eq!(content_range("bytes 5-9/*"), Some((5, 9)));
         assert_eq!(content_range(" 5-9 "), Some((5, 9)));
+        assert_eq!(content_range("4294967296-5000000000"), Some((4_294_967_296, 5_000_000_000)));
         for bad in ["", "-", "5", "9-5", "a-b", "-5-9", "0-18446744073709551615", "0x1-0x2", "1-2-3"] {
             assert_eq!(content_range(bad), None, "{bad}");
         }

@@ -264,6 +264,19 @@ mod tests {
     }
 
     #[test]
+    fn ranges_reach_beyond_what_32_bits_hold() {
+        let bytes = 6_000_000_000;
+        for (text, expected) in [
+            ("bytes=4294967295-4294967296", (4_294_967_295, 4_294_967_297)),
+            ("bytes=5000000000-", (5_000_000_000, bytes)),
+            ("bytes=-1", (bytes - 1, bytes)),
+            ("bytes=-4294967297", (1_705_032_703, bytes)),
+        ] {
+            assert_eq!(range(Some(text), bytes).expect(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn ranges_outside_or_backwards_are_refused_and_several_mean_everything() {
         for text in ["bytes=10-", "bytes=500-0", "bytes=5-4", "bytes=-0", "bytes=99999999999999999999-"] {
             assert_eq!(range(Some(text), 10).expect_err(text).kind, Kind::RangeOutside { size: 10 });

@@ -206,6 +206,34 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_and_its_leaf_made_after_2038_are_good() {
+        const IN_2040_SECS: i64 = 2_218_000_000;
+        const YEAR_SECS: i64 = 365 * 86_400;
+        let dir = tempfile::tempdir().expect("makes one");
+        own::make(dir.path(), &[], IN_2040_SECS).expect("makes both");
+        let leaf = Certificate::read(&dir.path().join("server.crt")).expect("reads");
+        let authority = Certificate::read(&dir.path().join("ca.crt")).expect("reads");
+        assert!(leaf.begins_secs < IN_2040_SECS && leaf.ends_secs > IN_2040_SECS + YEAR_SECS);
+        assert!(authority.ends_secs > IN_2040_SECS + 29 * YEAR_SECS);
+        let key = std::fs::read(dir.path().join("server.key")).expect("reads");
+        own::make(dir.path(), &[], IN_2040_SECS + YEAR_SECS / 12).expect("finds both good");
+        assert!(std::fs::read(dir.path().join("server.key")).expect("reads") == key);
+        own::make(dir.path(), &[], IN_2040_SECS + YEAR_SECS / 2).expect("makes another leaf");
+        assert!(std::fs::read(dir.path().join("server.key")).expect("reads") != key);
+    }
+
+    #[test]
+    fn a_file_of_2040_is_seen_to_be_of_2040() {
+        use std::os::unix::fs::MetadataExt;
+        let file = tempfile::tempfile().expect("makes one");
+        let when = rustix::fs::Timespec { tv_sec: 2_218_000_000, tv_nsec: 7 };
+        let both = rustix::fs::Timestamps { last_access: when, last_modification: when };
+        rustix::fs::futimens(&file, &both).expect("is set");
+        let found = file.metadata().expect("is there");
+        assert_eq!((found.mtime(), found.mtime_nsec()), (2_218_000_000, 7));
+    }
+
+    #[test]
     fn every_suite_is_aead_with_ephemeral_keys() {
         for suite in provider(true).cipher_suites {
             let name = format!("{:?}", suite.suite());

@@ -15,7 +15,6 @@
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tar::{Archive, Builder, EntryType, Header};
 
@@ -355,7 +354,7 @@ fn read_json<T: serde::de::DeserializeOwned>(from: &mut impl Read) -> Result<T> 
 
 /// Writes and syncs a file of ours; an earlier one of that name is replaced.
 fn take_file(from: &mut impl Read, path: &Path) -> Result<()> {
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = blobs::open_or_make(OpenOptions::new().write(true).truncate(true), path)?;
     copy(from, |some| Ok(file.write_all(some)?))?;
     Ok(file.sync_all()?)
 }

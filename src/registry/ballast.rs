@@ -3,8 +3,9 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use super::blobs::open_or_make;
 
 const BYTES: u64 = 8 << 20;
 /// With less than this free the next commit might fail, so the ballast goes first.
@@ -27,7 +28,7 @@ pub(super) fn keep(dir: &Path) -> io::Result<()> {
     if path.metadata().is_ok_and(|found| found.len() == BYTES) || free_bytes(dir)? < ROOM * BYTES {
         return Ok(());
     }
-    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path)?;
+    let file = open_or_make(OpenOptions::new().write(true).truncate(true), &path)?;
     let taken = match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BYTES) {
         // Where room cannot be reserved it is filled.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill(&file),

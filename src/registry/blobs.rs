@@ -483,6 +483,21 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file as `options` say, which must write or append. One that is not there is made, for
+/// nobody else to read.
+pub(super) fn open_or_make(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    match options.clone().create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.clone().create(true).mode(0o600).open(path)
+        }
+        made => {
+            let file = made?;
+            give(&file, path);
+            Ok(file)
+        }
+    }
+}
+
 /// A file that was just made belongs to whom its directory belongs: the server is seldom root, and
 /// could not read what root imports. Only for a file that was not there: who has the directory
 /// could have put a link to another there.

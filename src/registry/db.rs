@@ -132,6 +132,13 @@ impl Db {
             return Err(Kind::Internal.because("this build's SQLite is older than 3.51.3"));
         }
         let path = dir.join("registry.db");
+        if !path.exists() {
+            // Not by SQLite, which would not ask whose the directory is. It does for its other files.
+            match blobs::create(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+                _ => {}
+            }
+        }
         let mut connection = connect(&path, OpenFlags::default())?;
         let is_new = identify(&connection)?;
         if !vfs::has_checksums(&connection)? {

@@ -1,9 +1,11 @@
 //! How often in a row the database failed: one byte each in a file of its own, for the
 //! database can keep no notes of its own failures.
 
+use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use super::blobs::open_or_make;
 
 /// After so many a server only reads: starting over does not help.
 const MANY: u64 = 3;
@@ -14,7 +16,7 @@ fn path(dir: &Path) -> PathBuf {
 
 /// Counts one more.
 pub(super) fn note(dir: &Path) {
-    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path(dir));
+    let file = open_or_make(OpenOptions::new().append(true), &path(dir));
     let noted = file.and_then(|mut file| {
         file.write_all(b"!")?;
         file.sync_all()

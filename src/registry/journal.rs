@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::blobs::{discard, give, sync_dir};
+use super::blobs::{discard, give, open_or_make, sync_dir};
 use super::db::{Db, lock};
 use super::sql;
 use crate::error::{Kind, Result};
@@ -155,9 +155,9 @@ impl Journal {
 fn open_locked(path: &Path) -> Result<File> {
     loop {
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600);
-        let log = match options.clone().custom_flags(libc::O_NOATIME).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
+        options.read(true).append(true);
+        let log = match open_or_make(options.clone().custom_flags(libc::O_NOATIME), path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open_or_make(&options, path),
             opened => opened,
         }?;
         log.lock()?;

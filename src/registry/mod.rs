@@ -815,13 +815,7 @@ fn lock_dir(dir: &Path) -> Result<File> {
 }
 
 fn lock_dir_once(dir: &Path) -> Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.join("lock"))?;
+    let file = blobs::open_or_make(std::fs::OpenOptions::new().write(true), &dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Kind::Unavailable

@@ -217,6 +217,67 @@ fn a_blob_in_use_while_it_is_found_bad_and_healed_stays_healed() {
     assert_eq!(registry.blob_piece(&healed, 0, 10, Piece::Full).expect("reads"), bytes);
 }
 
+#[test]
+fn a_blob_of_more_than_4_gib_is_served_from_any_place_and_each_of_them_is_checked() {
+    use std::os::unix::fs::FileExt;
+    const BYTES: u64 = (5 << 30) + 12_345;
+    const BEYOND: u64 = 1 << 32;
+    let chunk = blobs::CHUNK_BYTES as u64;
+    let (dir, registry) = new();
+    let repo = RepoName::parse("a/b").expect("parses");
+    let digest = Digest::parse(&format!("sha256:{}", "ab".repeat(32))).expect("parses");
+    // It takes no room: zeros, a word where 32 bits end, and one at its own end.
+    let path = dir.path().join("blobs/sha256").join(digest.hex());
+    let file = File::create_new(&path).expect("makes it");
+    file.set_len(BYTES).expect("grows");
+    file.write_all_at(b"here", BEYOND - 2).expect("writes");
+    file.write_all_at(b"the end", BYTES - 7).expect("writes");
+    let crc = |bytes: u64, words: &[(u64, &[u8])]| {
+        let mut chunk = vec![0; usize::try_from(bytes).expect("is small")];
+        for (at, word) in words {
+            let at = usize::try_from(*at).expect("is small");
+            chunk[at..at + word.len()].copy_from_slice(word);
+        }
+        crc32c::crc32c(&chunk).to_le_bytes()
+    };
+    let (zeros, last) = (crc(chunk, &[]), BYTES % chunk);
+    let mut crcs = Vec::new();
+    for at in (0..BYTES).step_by(blobs::CHUNK_BYTES) {
+        crcs.extend(match at {
+            at if at == BEYOND - chunk => crc(chunk, &[(chunk - 2, b"he")]),
+            at if at == BEYOND => crc(chunk, &[(0, b"re")]),
+            at if at == BYTES - last => crc(last, &[(last - 7, b"the end")]),
+            _ => zeros,
+        });
+    }
+    let named = (repo.clone(), digest.clone());
+    registry
+        .db
+        .write(move |write| {
+            let (repo, digest) = &named;
+            let repo = repo_make(write, repo, true, None)?;
+            let blob = sql::blob_upsert(write.tx, digest, BYTES, &crcs)?;
+            sql::repo_blob_set(write.tx, repo, blob, write.service_secs)
+        })
+        .expect("is noted");
+    let blob = registry.blob(&repo, &digest).expect("opens");
+    assert_eq!(blob.bytes(), BYTES);
+    for (at, end, expected) in [
+        (BEYOND - 2, BEYOND, &b"he"[..]),
+        (BEYOND - 2, BEYOND + 2, b"here"),
+        (BEYOND, BEYOND + 4, b"re\0\0"),
+        (BYTES - 7, BYTES, b"the end"),
+        (0, 4, b"\0\0\0\0"),
+    ] {
+        let piece = registry.blob_piece(&blob, at, end, Piece::Full).expect("reads");
+        assert_eq!(piece, expected, "from {at}");
+    }
+    // What lies there modulo 2^32 is whole, and stays so.
+    file.write_all_at(b"!", BEYOND + 10 * chunk).expect("writes");
+    assert!(registry.blob_piece(&blob, 10 * chunk, 10 * chunk + 1, Piece::Full).is_ok());
+    assert!(registry.blob_piece(&blob, BEYOND + 10 * chunk, BEYOND + 10 * chunk + 1, Piece::Full).is_err());
+}
+
 /// A schema's statements, without comments, quotes and spacing.
 fn shape(database: &rusqlite::Connection) -> Vec<String> {
     let mut statement =
