@@ -26,7 +26,7 @@ use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -64,6 +64,9 @@ pub struct Options {
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// A kept-alive connection that asks nothing is closed after this long.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long a server that was told to stop waits for the first request of connections that are
+/// there: who came just before shall not find out that it is started anew.
+const FIRST_ASKED_WITHIN: Duration = Duration::from_secs(1);
 /// hyper's buffer for one connection: holds a head of the longest kind we read.
 const CONNECTION_BYTES: usize = 64 << 10;
 /// Bodies that must be whole in memory (manifests, forms), all together.
@@ -357,8 +360,7 @@ impl Door {
         });
         let handshake = tokio::select! {
             handshake = timeout(HANDSHAKE_MAX, handshake) => handshake,
-            // Who has asked nothing yet is not waited for.
-            () = stopped(&mut stop) => return,
+            () = stopped_for(&mut stop, FIRST_ASKED_WITHIN) => return,
         };
         match handshake {
             Ok(Ok(Ok(stream))) => {
@@ -398,8 +400,10 @@ impl Door {
     ) {
         let state = Arc::new(WireState::default());
         let mut wire = Wire::new(stream, state.clone());
+        let asked = AtomicBool::new(false);
         loop {
             let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+                asked.store(true, Ordering::Relaxed);
                 let answering = state.answer();
                 let (mut head, body) = request.into_parts();
                 if state.was_framed_twice() {
@@ -423,9 +427,10 @@ impl Door {
                 .max_buf_size(CONNECTION_BYTES)
                 .max_headers(route::HEADER_FIELDS_MAX + 1)
                 .serve_connection(TokioIo::new(wire), service);
+            let wait = if asked.load(Ordering::Relaxed) { Duration::ZERO } else { FIRST_ASKED_WITHIN };
             let outcome = tokio::select! {
                 outcome = &mut connection => outcome,
-                () = stopped(&mut stop) => {
+                () = stopped_for(&mut stop, wait) => {
                     Pin::new(&mut connection).graceful_shutdown();
                     (&mut connection).await
                 }
@@ -455,6 +460,12 @@ impl Door {
 /// Returns once `stop` is true, or nobody is left to say so.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Returns so long after that.
+async fn stopped_for(stop: &mut watch::Receiver<bool>, wait: Duration) {
+    stopped(stop).await;
+    tokio::time::sleep(wait).await;
 }
 
 /// One of the connections that an address may have.

@@ -146,8 +146,13 @@ impl Site {
         Site { registry, hands, address, tls, dir, wishes, stop, serving, runtime }
     }
 
+    /// From now on nobody is let in, and the server ends with what was begun.
+    pub fn tell_to_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     fn halt(&mut self) -> TempDir {
-        self.stop.send(true).unwrap();
+        self.tell_to_stop();
         let runtime = self.runtime.take().unwrap();
         runtime.block_on(self.serving.take().unwrap()).unwrap();
         drop(runtime);

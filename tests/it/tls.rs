@@ -441,3 +441,17 @@ fn an_authority_of_clients_that_is_taken_back_lets_nobody_in_and_a_bad_one_chang
     assert!(tls.refresh(&source, None, NOW).unwrap());
     assert_eq!(status(), Some(401), "certificates are not asked for");
 }
+
+#[test]
+fn whoever_came_before_a_stop_is_answered() {
+    let site = with_tls();
+    let config = trusting(&site.path("tls/ca.crt"));
+    let mut silent = connect(&config, site.address);
+    let mut greeted = connect(&config, site.address);
+    greeted.conn.complete_io(&mut greeted.sock).unwrap();
+    // They are let in one after the other, so now the two are in.
+    assert_eq!(get(&mut connect(&config, site.address), "/ca.crt").status, 200);
+    site.tell_to_stop();
+    assert_eq!(get(&mut silent, "/ca.crt").status, 200);
+    assert_eq!(get(&mut greeted, "/ca.crt").status, 200);
+}
