@@ -7,18 +7,19 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, Door};
 use crate::fill::{
     self, ADMIN, BIG, CROWD, FLEET, GRANTEE, MULTI, OWNER, PASSWORD, SIGNED, SMALL, STRANGER, Shape,
 };
-use crate::server::Server;
+use crate::payload::scatter;
+use crate::server::{self, Server, free_address, plain_outport};
 
 /// What a page of every list costs the server.
 #[derive(Args)]
 pub struct Lists {
-    /// The binary to measure
-    #[arg(long, default_value = "target/release/outport")]
-    binary: PathBuf,
+    /// The binary to measure; otherwise the one beside this program
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// A directory to fill, or one that was filled before; otherwise one that goes away
     #[arg(long)]
     data: Option<PathBuf>,
@@ -51,7 +52,7 @@ struct Page {
     dialect: &'static str,
     what: String,
     by: &'static str,
-    target: Box<dyn Fn(usize) -> String>,
+    target: Target,
 }
 
 #[derive(Serialize)]
@@ -74,7 +75,8 @@ impl Lists {
         let own = tempfile::tempdir()?;
         let dir = self.data.as_deref().unwrap_or(own.path());
         fill::fill(dir, shape)?;
-        let server = Server::start(&self.binary, dir, &[("OUTPORT_AUTH_ANONYMOUS_PULL", "true")])?;
+        let (binary, address) = (server::binary(self.binary.as_deref())?, free_address()?);
+        let server = Server::start(plain_outport(&binary, dir, address), address, false)?;
         let mut rows = Vec::new();
         for page in pages(&server, shape)? {
             if self.wants(page.dialect, &page.what, page.by) {
@@ -98,7 +100,7 @@ impl Lists {
             true => println!("{}", serde_json::to_string_pretty(&rows)?),
             false => print_table(&rows),
         }
-        eprintln!("peak memory of the server: {} KiB", server.rss_peak_kib()?);
+        eprintln!("peak memory of the server: {} KiB", server.peak_kib()?);
         Ok(())
     }
 
@@ -123,17 +125,12 @@ fn print_table(rows: &[Measured]) {
 
 // What is asked -------------------------------------------------------------------------
 
-/// Numbers that look random, and are the same in every run.
-fn scatter(n: usize, below: usize) -> usize {
-    (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) % below.max(1)
-}
-
-fn same(target: impl Into<String>) -> Box<dyn Fn(usize) -> String> {
+fn same(target: impl Into<String>) -> Target {
     let target = target.into();
     Box::new(move |_| target.clone())
 }
 
-fn many(target: impl Fn(usize) -> String + 'static) -> Box<dyn Fn(usize) -> String> {
+pub fn many(target: impl Fn(usize) -> String + 'static) -> Target {
     Box::new(target)
 }
 
@@ -149,7 +146,8 @@ fn pages(server: &Server, shape: Shape) -> Result<Vec<Page>> {
     Ok(pages)
 }
 
-type Target = Box<dyn Fn(usize) -> String>;
+/// What is asked for, by number.
+pub type Target = Box<dyn Fn(usize) -> String>;
 
 fn oci(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Target)) {
     let middle = move |n| shape.repo(scatter(n, shape.repos));
@@ -364,8 +362,11 @@ fn walks(server: &Server) -> Result<Vec<(&'static str, &'static str, &'static st
 // Measuring -------------------------------------------------------------------------------
 
 fn client(server: &Server, by: &str, workspace: Option<&str>) -> Result<Client> {
-    let header = workspace.map(|id| ("x-workspace-id", id));
-    Client::new(server.address, Some((by, PASSWORD)), header.as_slice())
+    let door = Door::new(server.address).by(by, PASSWORD);
+    match workspace {
+        Some(id) => door.saying("x-workspace-id", id).connect(),
+        None => door.connect(),
+    }
 }
 
 fn measure(server: &Server, page: &Page) -> Result<Measured> {
