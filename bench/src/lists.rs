@@ -41,7 +41,7 @@ const WARM_UP: usize = 16;
 const BATCHES: usize = 9;
 const BATCH_CPU: Duration = Duration::from_millis(30);
 const BATCH_REQUESTS: usize = 8;
-/// Pages of 100 that numbers reach.
+/// Pages that numbers reach.
 const NUMBERED: usize = 100;
 /// Pages of a walk that are measured together.
 const WALK_BATCH: usize = 50;
@@ -125,6 +125,11 @@ fn print_table(rows: &[Measured]) {
 
 // What is asked -------------------------------------------------------------------------
 
+/// How many full pages of so many names numbers reach. Strangers see half of the repositories.
+fn numbered(names: usize, page: usize) -> usize {
+    (names / page).clamp(1, NUMBERED)
+}
+
 fn same(target: impl Into<String>) -> Target {
     let target = target.into();
     Box::new(move |_| target.clone())
@@ -142,7 +147,7 @@ fn pages(server: &Server, shape: Shape) -> Result<Vec<Page>> {
     oci(shape, &mut add);
     v1(shape, &mut add);
     hub(shape, &mut add);
-    mlspace(server, &mut add)?;
+    mlspace(server, shape, &mut add)?;
     Ok(pages)
 }
 
@@ -218,7 +223,7 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
             let list = format!("{of_fleet}&ordering={order}");
             add("hub", &format!("repositories of 50,000, {words}, first"), by, same(list.clone()));
             add("hub", &format!("repositories of 50,000, {words}, by number"), by, {
-                many(move |n| format!("{list}&page={}", 1 + scatter(n, NUMBERED)))
+                many(move |n| format!("{list}&page={}", 1 + scatter(n, numbered(shape.fleet() / 2, 100))))
             });
         }
         let list = format!("{of_fleet}&name=");
@@ -245,7 +250,7 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
         let list = format!("{of_big}&ordering={order}");
         add("hub", &format!("tags of 500,000, {words}, first"), STRANGER, same(list.clone()));
         add("hub", &format!("tags of 500,000, {words}, by number"), STRANGER, {
-            many(move |n| format!("{list}&page={}", 1 + scatter(n, NUMBERED)))
+            many(move |n| format!("{list}&page={}", 1 + scatter(n, numbered(shape.big_tags(), 100))))
         });
     }
     for (found, text) in
@@ -300,7 +305,11 @@ fn uuid(server: &Server, repo: &str) -> Result<String> {
     find(server, &format!("/v2/repositories/{repo}/"), "/uuid")
 }
 
-fn mlspace(server: &Server, add: &mut impl FnMut(&'static str, &str, &'static str, Target)) -> Result<()> {
+fn mlspace(
+    server: &Server,
+    shape: Shape,
+    add: &mut impl FnMut(&'static str, &str, &'static str, Target),
+) -> Result<()> {
     let (big, multi) = (uuid(server, BIG)?, uuid(server, MULTI)?);
     // An organisation's is told by each repository of it.
     let fleet = find(server, &format!("{MLSPACE}/repositories/{big}"), "/registry_id")?;
@@ -316,12 +325,14 @@ fn mlspace(server: &Server, add: &mut impl FnMut(&'static str, &str, &'static st
         let list = within(format!("{MLSPACE}/repositories/?page=PAGE"));
         add("mlspace", "repositories of 50,000, first", by, same(list.replace("PAGE", "1")));
         add("mlspace", "repositories of 50,000, by number", by, {
-            many(move |n| list.replace("PAGE", &(1 + scatter(n, NUMBERED)).to_string()))
+            many(move |n| {
+                list.replace("PAGE", &(1 + scatter(n, numbered(shape.fleet() / 2, 50))).to_string())
+            })
         });
     }
     add("mlspace", "repositories, one's own few", SMALL, same(format!("{MLSPACE}/repositories/")));
     add("mlspace", "a repository of 500,000 tags", STRANGER, same(format!("{MLSPACE}/repositories/{big}")));
-    for (words, pages) in [("first", 1), ("by number", NUMBERED)] {
+    for (words, pages) in [("first", 1), ("by number", numbered(shape.big_tags() / 5, 100))] {
         let list = format!("{MLSPACE}/images/?repository_id={big}");
         add("mlspace", &format!("images of 100,000, {words}"), STRANGER, {
             many(move |n| format!("{list}&page={}", 1 + scatter(n, pages)))

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use outport::names::{Algorithm, Digest, Reference, RepoName, Tag};
 use outport::registry::{Clock, ManifestPush, Mode, Options, Registry, SignUp, User};
+use rustix::fs::statvfs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +16,11 @@ use crate::payload::digest;
 
 /// Pushes that go on at once. The registry groups what waits together into one commit.
 const THREADS: usize = 64;
+/// Files in memory, if this much of it is free.
+const MEMORY: &str = "/dev/shm";
+const MEMORY_FREE: u64 = 6 << 30;
 /// How often it is told how far we are.
-const TELL: usize = 10_000;
+const TELL: usize = 50_000;
 
 pub struct Store {
     pub registry: Registry,
@@ -34,9 +38,33 @@ pub fn once(dir: &Path, mark: &str, private: bool, fill: impl FnOnce(Store) -> R
         return Err(format!("{} holds something else; name a new directory", dir.display()).into());
     }
     let started = Instant::now();
-    fill(Store::open(dir, private)?)?;
+    // Nothing of it must outlive a power cut: it is made in memory, where there is room, and moved.
+    let memory = Path::new(MEMORY);
+    let roomy = statvfs(memory).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= MEMORY_FREE);
+    if roomy && let Ok(made) = tempfile::tempdir_in(memory) {
+        fill(Store::open(made.path(), private)?)?;
+        copy(made.path(), dir)?;
+    } else {
+        fill(Store::open(dir, private)?)?;
+    }
     std::fs::write(done, mark)?;
     eprintln!("filled {} in {:.0} s", dir.display(), started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Copies what a directory holds into another, with the rights that it has.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub struct Table {
     /// Where data directories are made; large stores are kept there for the next time
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Rows whose names hold this, alone
+    /// Rows whose names hold this, alone; those that begin with "growth" only if this does
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// How long each rate is measured
