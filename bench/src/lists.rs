@@ -7,18 +7,19 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, Door};
 use crate::fill::{
     self, ADMIN, BIG, CROWD, FLEET, GRANTEE, MULTI, OWNER, PASSWORD, SIGNED, SMALL, STRANGER, Shape,
 };
-use crate::server::Server;
+use crate::payload::scatter;
+use crate::server::{self, Server, free_address, plain_outport};
 
 /// What a page of every list costs the server.
 #[derive(Args)]
 pub struct Lists {
-    /// The binary to measure
-    #[arg(long, default_value = "target/release/outport")]
-    binary: PathBuf,
+    /// The binary to measure; otherwise the one beside this program
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// A directory to fill, or one that was filled before; otherwise one that goes away
     #[arg(long)]
     data: Option<PathBuf>,
@@ -40,7 +41,7 @@ const WARM_UP: usize = 16;
 const BATCHES: usize = 9;
 const BATCH_CPU: Duration = Duration::from_millis(30);
 const BATCH_REQUESTS: usize = 8;
-/// Pages of 100 that numbers reach.
+/// Pages that numbers reach.
 const NUMBERED: usize = 100;
 /// Pages of a walk that are measured together.
 const WALK_BATCH: usize = 50;
@@ -51,7 +52,7 @@ struct Page {
     dialect: &'static str,
     what: String,
     by: &'static str,
-    target: Box<dyn Fn(usize) -> String>,
+    target: Target,
 }
 
 #[derive(Serialize)]
@@ -74,7 +75,8 @@ impl Lists {
         let own = tempfile::tempdir()?;
         let dir = self.data.as_deref().unwrap_or(own.path());
         fill::fill(dir, shape)?;
-        let server = Server::start(&self.binary, dir, &[("OUTPORT_AUTH_ANONYMOUS_PULL", "true")])?;
+        let (binary, address) = (server::binary(self.binary.as_deref())?, free_address()?);
+        let server = Server::start(plain_outport(&binary, dir, address), address, false)?;
         let mut rows = Vec::new();
         for page in pages(&server, shape)? {
             if self.wants(page.dialect, &page.what, page.by) {
@@ -98,7 +100,7 @@ impl Lists {
             true => println!("{}", serde_json::to_string_pretty(&rows)?),
             false => print_table(&rows),
         }
-        eprintln!("peak memory of the server: {} KiB", server.rss_peak_kib()?);
+        eprintln!("peak memory of the server: {} KiB", server.peak_kib()?);
         Ok(())
     }
 
@@ -123,17 +125,17 @@ fn print_table(rows: &[Measured]) {
 
 // What is asked -------------------------------------------------------------------------
 
-/// Numbers that look random, and are the same in every run.
-fn scatter(n: usize, below: usize) -> usize {
-    (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) % below.max(1)
+/// How many full pages of so many names numbers reach. Strangers see half of the repositories.
+fn numbered(names: usize, page: usize) -> usize {
+    (names / page).clamp(1, NUMBERED)
 }
 
-fn same(target: impl Into<String>) -> Box<dyn Fn(usize) -> String> {
+fn same(target: impl Into<String>) -> Target {
     let target = target.into();
     Box::new(move |_| target.clone())
 }
 
-fn many(target: impl Fn(usize) -> String + 'static) -> Box<dyn Fn(usize) -> String> {
+pub fn many(target: impl Fn(usize) -> String + 'static) -> Target {
     Box::new(target)
 }
 
@@ -145,11 +147,12 @@ fn pages(server: &Server, shape: Shape) -> Result<Vec<Page>> {
     oci(shape, &mut add);
     v1(shape, &mut add);
     hub(shape, &mut add);
-    mlspace(server, &mut add)?;
+    mlspace(server, shape, &mut add)?;
     Ok(pages)
 }
 
-type Target = Box<dyn Fn(usize) -> String>;
+/// What is asked for, by number.
+pub type Target = Box<dyn Fn(usize) -> String>;
 
 fn oci(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Target)) {
     let middle = move |n| shape.repo(scatter(n, shape.repos));
@@ -220,7 +223,7 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
             let list = format!("{of_fleet}&ordering={order}");
             add("hub", &format!("repositories of 50,000, {words}, first"), by, same(list.clone()));
             add("hub", &format!("repositories of 50,000, {words}, by number"), by, {
-                many(move |n| format!("{list}&page={}", 1 + scatter(n, NUMBERED)))
+                many(move |n| format!("{list}&page={}", 1 + scatter(n, numbered(shape.fleet() / 2, 100))))
             });
         }
         let list = format!("{of_fleet}&name=");
@@ -247,7 +250,7 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
         let list = format!("{of_big}&ordering={order}");
         add("hub", &format!("tags of 500,000, {words}, first"), STRANGER, same(list.clone()));
         add("hub", &format!("tags of 500,000, {words}, by number"), STRANGER, {
-            many(move |n| format!("{list}&page={}", 1 + scatter(n, NUMBERED)))
+            many(move |n| format!("{list}&page={}", 1 + scatter(n, numbered(shape.big_tags(), 100))))
         });
     }
     for (found, text) in
@@ -302,7 +305,11 @@ fn uuid(server: &Server, repo: &str) -> Result<String> {
     find(server, &format!("/v2/repositories/{repo}/"), "/uuid")
 }
 
-fn mlspace(server: &Server, add: &mut impl FnMut(&'static str, &str, &'static str, Target)) -> Result<()> {
+fn mlspace(
+    server: &Server,
+    shape: Shape,
+    add: &mut impl FnMut(&'static str, &str, &'static str, Target),
+) -> Result<()> {
     let (big, multi) = (uuid(server, BIG)?, uuid(server, MULTI)?);
     // An organisation's is told by each repository of it.
     let fleet = find(server, &format!("{MLSPACE}/repositories/{big}"), "/registry_id")?;
@@ -318,12 +325,14 @@ fn mlspace(server: &Server, add: &mut impl FnMut(&'static str, &str, &'static st
         let list = within(format!("{MLSPACE}/repositories/?page=PAGE"));
         add("mlspace", "repositories of 50,000, first", by, same(list.replace("PAGE", "1")));
         add("mlspace", "repositories of 50,000, by number", by, {
-            many(move |n| list.replace("PAGE", &(1 + scatter(n, NUMBERED)).to_string()))
+            many(move |n| {
+                list.replace("PAGE", &(1 + scatter(n, numbered(shape.fleet() / 2, 50))).to_string())
+            })
         });
     }
     add("mlspace", "repositories, one's own few", SMALL, same(format!("{MLSPACE}/repositories/")));
     add("mlspace", "a repository of 500,000 tags", STRANGER, same(format!("{MLSPACE}/repositories/{big}")));
-    for (words, pages) in [("first", 1), ("by number", NUMBERED)] {
+    for (words, pages) in [("first", 1), ("by number", numbered(shape.big_tags() / 5, 100))] {
         let list = format!("{MLSPACE}/images/?repository_id={big}");
         add("mlspace", &format!("images of 100,000, {words}"), STRANGER, {
             many(move |n| format!("{list}&page={}", 1 + scatter(n, pages)))
@@ -364,8 +373,11 @@ fn walks(server: &Server) -> Result<Vec<(&'static str, &'static str, &'static st
 // Measuring -------------------------------------------------------------------------------
 
 fn client(server: &Server, by: &str, workspace: Option<&str>) -> Result<Client> {
-    let header = workspace.map(|id| ("x-workspace-id", id));
-    Client::new(server.address, Some((by, PASSWORD)), header.as_slice())
+    let door = Door::new(server.address).by(by, PASSWORD);
+    match workspace {
+        Some(id) => door.saying("x-workspace-id", id).connect(),
+        None => door.connect(),
+    }
 }
 
 fn measure(server: &Server, page: &Page) -> Result<Measured> {

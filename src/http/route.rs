@@ -179,30 +179,52 @@ pub fn fit_path(pattern: &'static str, path: &str) -> Option<Params> {
         Some(pattern) => (pattern, path.strip_suffix('/').unwrap_or(path)),
         None => (pattern, path),
     };
-    let wants: Vec<&'static str> = pattern.split('/').collect();
-    let has: Vec<&str> = path.split('/').collect();
-    if has.len() < wants.len() {
+    // Each request meets each row until one fits, and most differ early.
+    let mut fixed = pattern.bytes().zip(path.bytes()).take_while(|(want, _)| *want != b'{');
+    if fixed.any(|(want, has)| want != has) {
         return None;
     }
-    let mut params = Params::default();
-    let mut at = 0;
-    for want in &wants {
-        // A star takes what the other segments leave: there is at most one in a row.
-        let take = if want.ends_with("*}") { has.len() - wants.len() + 1 } else { 1 };
-        let part = has.get(at..at + take)?;
-        at += take;
-        match want.strip_prefix('{').and_then(|want| want.strip_suffix('}')) {
-            // Nothing has no name: `/v2/a/blobs/uploads/` is where uploads begin, and none of them.
-            Some(_) if part == [""] => return None,
-            Some(name) => {
-                let decoded: Vec<_> = part.iter().map(|segment| decode(segment)).collect();
-                params.0.push((name.trim_end_matches('*'), decoded.join("/")));
-            }
-            None if part == [*want] => {}
-            None => return None,
-        }
+    let slashes = |text: &str| text.bytes().filter(|letter| *letter == b'/').count();
+    let spare = slashes(path).checked_sub(slashes(pattern))?;
+    if spare > 0 && !pattern.contains("*}") {
+        return None;
     }
-    (at == has.len()).then_some(params)
+    let fits = |(want, part): (&'static str, &str)| match param(want) {
+        // Nothing has no name: `/v2/a/blobs/uploads/` is where uploads begin, and none of them.
+        Some(_) => !part.is_empty(),
+        None => part == want,
+    };
+    if !parts(pattern, path, spare).all(fits) {
+        return None;
+    }
+    let value = |(want, part): (&'static str, &str)| {
+        let decoded: Vec<_> = part.split('/').map(decode).collect();
+        Some((param(want)?, decoded.join("/")))
+    };
+    Some(Params(parts(pattern, path, spare).filter_map(value).collect()))
+}
+
+/// The segments of a pattern, each with what stands in its place. A star takes what the other
+/// segments leave, `spare` more than one: there is at most one in a row.
+fn parts<'a>(
+    pattern: &'static str,
+    path: &'a str,
+    spare: usize,
+) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let mut rest = path;
+    pattern.split('/').map(move |want| {
+        let more = if want.ends_with("*}") { spare } else { 0 };
+        let end = rest.match_indices('/').nth(more).map_or(rest.len(), |(at, _)| at);
+        let part = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        (want, part)
+    })
+}
+
+/// The name of a `{x}` or `{x*}`; None for a segment that is a word.
+fn param(segment: &'static str) -> Option<&'static str> {
+    let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+    Some(name.trim_end_matches('*'))
 }
 
 /// A segment as it was meant. One that smuggles a slash in stays as it is, and parses as nothing.
