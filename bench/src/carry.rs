@@ -12,13 +12,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::server::{self, Server};
 
 /// What an import and an export of one large image cost.
 #[derive(Args)]
 pub struct Carry {
-    /// The binary to measure
-    #[arg(long, default_value = "target/release/outport")]
-    binary: PathBuf,
+    /// The binary to measure; otherwise the one beside this program
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// Where files are written; four times the image's size must fit
     #[arg(long, default_value = ".")]
     within: PathBuf,
@@ -52,24 +53,24 @@ struct Row {
 
 impl Carry {
     pub fn run(&self) -> Result<()> {
-        if !self.binary.exists() {
-            return Err(format!("{} is not there: cargo build --release", self.binary.display()).into());
-        }
+        let binary = server::binary(self.binary.as_deref())?;
         let dir = tempfile::tempdir_in(&self.within)?;
         let (layout, tar) = (dir.path().join("layout"), dir.path().join("image.tar"));
         let bytes = self.gib << 30;
         let layer = make_layout(&layout, bytes)?;
         let depot = dir.path().join("depot");
-        self.outport(&["import", text(&layout)?, "--as", "bench/big:1"], &depot)?;
+        make_registry(&binary, &depot)?;
+        run(&binary, &["import", text(&layout)?, "--as", "bench/big:1"], &depot)?;
         std::fs::remove_dir_all(&layout)?;
 
         let mut found: [Vec<(Duration, Option<f64>)>; 3] = Default::default();
         for _ in 0..self.times.max(1) {
             let _ = std::fs::remove_file(&tar);
-            found[2].push(self.outport(&["export", "bench/big:1", "-o", text(&tar)?], &depot)?);
+            found[2].push(run(&binary, &["export", "bench/big:1", "-o", text(&tar)?], &depot)?);
             found[0].push((hash_and_write(&tar, &dir.path().join("copy"))?, None));
             let site = dir.path().join("site");
-            found[1].push(self.outport(&["import", text(&tar)?], &site)?);
+            make_registry(&binary, &site)?;
+            found[1].push(run(&binary, &["import", text(&tar)?], &site)?);
             if !site.join("blobs/sha256").join(&layer).exists() {
                 return Err("the import did not bring the layer".into());
             }
@@ -101,32 +102,39 @@ impl Carry {
         }
         Ok(())
     }
+}
 
-    /// Runs the binary to its end: how long that took, and the most memory it had.
-    fn outport(&self, verb: &[&str], data: &Path) -> Result<(Duration, Option<f64>)> {
-        let began = Instant::now();
-        let mut child = Command::new(&self.binary)
-            .args(verb)
-            .arg("--data")
-            .arg(data)
-            .env("OUTPORT_STORAGE_RESERVE_BYTES", "0")
-            .stdout(Stdio::null())
-            .spawn()?;
-        let status = format!("/proc/{}/status", child.id());
-        let mut peak_kib = 0_u64;
-        let outcome = loop {
-            let said = std::fs::read_to_string(&status).unwrap_or_default();
-            let peak = said.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-            peak_kib = peak_kib.max(peak.trim().trim_end_matches(" kB").parse().unwrap_or_default());
-            match child.try_wait()? {
-                Some(outcome) => break outcome,
-                None => std::thread::sleep(LOOK_EVERY),
-            }
-        };
-        match outcome.success() {
-            true => Ok((began.elapsed(), Some(peak_kib as f64 / 1024.0))),
-            false => Err(format!("outport {} failed; what it said is above", verb[0]).into()),
+/// An empty registry.
+fn make_registry(binary: &Path, data: &Path) -> Result<()> {
+    let address = server::free_address()?;
+    drop(Server::start(server::plain_outport(binary, data, address), address, false)?);
+    Ok(())
+}
+
+/// Runs the binary to its end: how long that took, and the most memory it had.
+fn run(binary: &Path, verb: &[&str], data: &Path) -> Result<(Duration, Option<f64>)> {
+    let began = Instant::now();
+    let mut child = Command::new(binary)
+        .args(verb)
+        .arg("--data")
+        .arg(data)
+        .env("OUTPORT_STORAGE_RESERVE_BYTES", "0")
+        .stdout(Stdio::null())
+        .spawn()?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0_u64;
+    let outcome = loop {
+        let said = std::fs::read_to_string(&status).unwrap_or_default();
+        let peak = said.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        peak_kib = peak_kib.max(peak.trim().trim_end_matches(" kB").parse().unwrap_or_default());
+        match child.try_wait()? {
+            Some(outcome) => break outcome,
+            None => std::thread::sleep(LOOK_EVERY),
         }
+    };
+    match outcome.success() {
+        true => Ok((began.elapsed(), Some(peak_kib as f64 / 1024.0))),
+        false => Err(format!("outport {} failed; what it said is above", verb[0]).into()),
     }
 }
 
