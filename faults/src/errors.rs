@@ -77,16 +77,19 @@ struct Site<'a> {
     state: State,
     world: World,
     boot: String,
+    /// Of what a torn disk keeps.
+    seed: u64,
 }
 
 impl<'a> Site<'a> {
-    fn new(fs: Lossy, data: &'a Path) -> Site<'a> {
+    fn new(fs: Lossy, data: &'a Path, seed: u64) -> Site<'a> {
         Site {
             fs,
             handle: Handle::new(&start_store, data),
             state: State::new(),
             world: World::default(),
             boot: "boot".into(),
+            seed,
         }
     }
 
@@ -135,8 +138,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Cuts the power, so to speak, in the models that lose most.
-    fn cut(&self, pool: &mut Pool, script: &str, seed: u64) {
+    /// Cuts the power, so to speak, in the models that lose most, after what happened `last`.
+    fn cut(&self, pool: &mut Pool, script: &str, last: &str) {
         let expect = Arc::new(Expect {
             world: Arc::new(self.world.clone()),
             state: self.state.clone(),
@@ -144,19 +147,23 @@ impl<'a> Site<'a> {
             ..Expect::default()
         });
         let (disk, ops) = (self.fs.disk(), self.fs.ops());
-        for model in [Model::Kill, Model::Ordered, Model::Strict, Model::Torn(seed)] {
-            let last = "the request was made again".to_owned();
-            let origin = Origin { script: script.into(), ops, last, model, lies: None };
+        for model in [Model::Kill, Model::Ordered, Model::Strict, Model::Torn(self.seed)] {
+            let origin = Origin { script: script.into(), ops, last: last.into(), model, lies: None };
             pool.check(origin, disk.image(model, ops as u64), &expect);
         }
     }
 }
 
 /// What a case begins with, and durable.
-fn fresh_site<'a>(case: &Case, mount: &Path, data: &'a Path) -> Result<(Mounted, Site<'a>), String> {
+fn fresh_site<'a>(
+    case: &Case,
+    mount: &Path,
+    data: &'a Path,
+    seed: u64,
+) -> Result<(Mounted, Site<'a>), String> {
     let fs = Lossy::new(Disk::new());
     let mounted = fs.mount(mount).map_err(|error| error.to_string())?;
-    let mut site = Site::new(fs, data);
+    let mut site = Site::new(fs, data, seed);
     site.prepare(case.base.clone())?;
     site.fs.sync_all();
     Ok((mounted, site))
@@ -185,7 +192,7 @@ pub fn hit_each(
             if site.is_none() || case.base.is_empty() {
                 drop(site.take());
                 drop(mounted.take());
-                let (fresh, made) = fresh_site(case, mount, &data)?;
+                let (fresh, made) = fresh_site(case, mount, &data, seed)?;
                 (mounted, site) = (Some(fresh), Some(made));
             }
             let site = site.as_mut().expect("made above");
@@ -207,12 +214,11 @@ pub fn hit_each(
                 break;
             }
             let hit = Hit { harm, once, killed };
-            if let Err(problem) = settle(site, &request, &outcome, hit, tried) {
+            if let Err(problem) = settle(site, pool, &name, &request, &outcome, hit, tried) {
                 tried.say(say(problem));
                 // What comes next would only say the same.
                 break;
             }
-            site.cut(pool, &name, seed);
         }
     }
     Ok(())
@@ -227,9 +233,12 @@ struct Hit {
     killed: bool,
 }
 
-/// Looks at what a request left that a fault had hit, and makes it again.
+/// Looks at what a request left that a fault had hit, and makes it again. The power is cut
+/// before and after: made again, a request mends what the first one only promised.
 fn settle(
     site: &mut Site,
+    pool: &mut Pool,
+    name: &str,
     request: &Step,
     outcome: &Outcome,
     Hit { harm, once, killed }: Hit,
@@ -243,6 +252,7 @@ fn settle(
         Ok(_) => {
             tried.acknowledged += 1;
             site.state.clone_from(&new);
+            site.cut(pool, name, "the request was acknowledged");
         }
         Err(failure) if failure.why == Why::WrongBytes => return Err(format!("I2: {failure}")),
         Err(failure) if failure.why == Why::Gone && !life => {
@@ -281,6 +291,7 @@ fn settle(
         site.again(&again).map_err(|problem| format!("I5: once more: {problem}"))?;
         site.compare(&[&site.state]).map_err(|problem| format!("I5: {problem}"))?;
     }
+    site.cut(pool, name, "the request was made again");
     Ok(())
 }
 
@@ -302,7 +313,7 @@ pub fn kill_then_cut(
     for n in (0..often).chain((often..recording.len()).step_by(every)) {
         let fs = Lossy::new(recording.base.clone());
         let mounted = fs.mount(mount).map_err(|error| error.to_string())?;
-        let mut site = Site::new(fs, &data);
+        let mut site = Site::new(fs, &data, seed);
         let name = format!("{}, killed at operation {n}", script.name);
         site.state.clone_from(&recording.before);
         site.world = World::of(&script.base);
@@ -332,7 +343,7 @@ pub fn kill_then_cut(
             site.again(&again).map_err(|problem| format!("{name}: I5: {problem}"))?;
         }
         site.prepare(left.take(2).cloned().collect()).map_err(|problem| format!("{name}: I5: {problem}"))?;
-        site.cut(pool, &name, seed);
+        site.cut(pool, &name, "the script went on");
         drop(site);
         drop(mounted);
     }
@@ -350,7 +361,7 @@ pub fn fill(
 ) -> Result<(), String> {
     let data = mount.join(DATA);
     for case in cases.iter().filter(|case| !case.base.is_empty()) {
-        let (mounted, mut site) = fresh_site(case, mount, &data)?;
+        let (mounted, mut site) = fresh_site(case, mount, &data, seed)?;
         for (n, free) in (0..).zip(FREE) {
             let name = format!("{} ({free} bytes free)", case.name);
             // A start takes the room for deleting again, if the one before used it up.
@@ -377,11 +388,10 @@ pub fn fill(
                 }
             }
             let hit = Hit { harm: Harm::Full, once: false, killed: n % 2 == 1 };
-            if let Err(problem) = settle(&mut site, &request, &outcome, hit, tried) {
+            if let Err(problem) = settle(&mut site, pool, &name, &request, &outcome, hit, tried) {
                 tried.say(format!("{name}: {problem}"));
                 break;
             }
-            site.cut(pool, &name, seed);
         }
         drop(site);
         drop(mounted);
