@@ -95,7 +95,7 @@ fn an_image_is_shown_with_all_that_it_names_and_all_that_names_it() {
     let index = site.push_index("bob/app", "all", &[&image, &elsewhere]);
     let subject = format!(
         r#","artifactType":"application/x.signature","subject":{{"mediaType":"{}","digest":"{image}","size":{}}}"#,
-        crate::harness::OCI_MANIFEST,
+        OCI_MANIFEST,
         text.len()
     );
     let signature = manifest(&config_digest, config.len(), &[], &subject);
