@@ -348,6 +348,7 @@ struct Job<F, T> {
 impl<T: Send, F: FnOnce(&mut Write) -> Result<T> + Send> Work for Job<F, T> {
     fn run(&mut self, write: &mut Write) -> bool {
         let Some(change) = self.change.take() else { return false };
+        // A release binary ends where it panics; others go on without this write.
         let outcome = catch_unwind(AssertUnwindSafe(|| change(write))).unwrap_or_else(|_| {
             Err(Kind::Internal.from_cause("a write panicked; its transaction was undone"))
         });
