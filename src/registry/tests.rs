@@ -350,7 +350,7 @@ fn a_store_that_was_written_after_2038_is_opened() {
     let (dir, registry) = new();
     drop(registry);
     for entry in std::fs::read_dir(dir.path()).expect("lists").map(|entry| entry.expect("an entry")) {
-        let file = std::fs::File::open(entry.path()).expect("opens");
+        let file = File::open(entry.path()).expect("opens");
         file.set_modified(std::time::UNIX_EPOCH + IN_2040).expect("this file system knows 2040");
     }
     let registry = open(dir.path(), &serve()).expect("opens again");
