@@ -220,14 +220,14 @@ CREATE TABLE manifest (
   artifact_type TEXT,
   annotations   TEXT,                          -- JSON, for referrers lists
   pushed_us     INTEGER NOT NULL,
-  pushed_by     INTEGER REFERENCES user ON DELETE SET NULL,
+  -- A user's id, which is nobody's once they are gone: ids are not given twice.
+  pushed_by     INTEGER,
   live          INTEGER NOT NULL DEFAULT 1 CHECK (live IN (0, 1)),
   body          BLOB    NOT NULL,              -- as pushed, to the byte
   pushed_secs   INTEGER NOT NULL DEFAULT 0,    -- service time: the age that retention goes by
   UNIQUE (repo, digest)
 ) STRICT;
 CREATE INDEX manifest_subject ON manifest (repo, subject, digest) WHERE subject IS NOT NULL;
-CREATE INDEX manifest_pushed_by ON manifest (pushed_by) WHERE pushed_by IS NOT NULL;
 CREATE INDEX manifest_pushed ON manifest (repo, pushed_us);
 
 -- The blobs a manifest relies on.
@@ -257,13 +257,12 @@ CREATE TABLE tag (
   manifest  INTEGER NOT NULL REFERENCES manifest ON DELETE CASCADE,
   color     TEXT,
   pushed_us INTEGER NOT NULL,
-  pushed_by INTEGER REFERENCES user ON DELETE SET NULL,
+  pushed_by INTEGER,                           -- as in manifest
   pushed_secs INTEGER NOT NULL DEFAULT 0,      -- service time
   UNIQUE (repo, name)
 ) STRICT;
 CREATE INDEX tag_manifest ON tag (manifest, name);
 CREATE INDEX tag_pushed ON tag (repo, pushed_us, name);
-CREATE INDEX tag_pushed_by ON tag (pushed_by) WHERE pushed_by IS NOT NULL;
 
 -- Docker's v1 index: image ids and checksums that clients announced, in their order.
 CREATE TABLE v1_image (

@@ -234,7 +234,8 @@ fn hub(shape: Shape, add: &mut impl FnMut(&'static str, &str, &'static str, Targ
         "hub",
         "repositories of 50",
         OWNER,
-        many(|n| format!("/v2/repositories/site{}/?page_size=100", 600 + scatter(n, 400))),
+        // Of even number: what the others hold is private, all of it where there is little.
+        many(|n| format!("/v2/repositories/site{}/?page_size=100", 600 + 2 * scatter(n, 200))),
     );
     for (found, text) in SEARCHED {
         for by in [ADMIN, STRANGER] {

@@ -330,31 +330,36 @@ fn content_range(text: &str) -> Option<(u64, u64)> {
 async fn manifest_get(call: Call) -> Result<Reply> {
     let repo = call.repo()?;
     let reference = Reference::parse(call.param("reference"))?;
-    let row = call.look(|registry| registry.manifest_stat(repo, &reference))?;
-    let reply = if is_cached(&call, &row.digest) {
-        reply::empty(StatusCode::NOT_MODIFIED)
-    } else if call.is_head() {
-        let mut reply = reply::empty(StatusCode::OK);
-        reply.headers_mut().insert(CONTENT_LENGTH, row.bytes.into());
-        reply::with(reply, CONTENT_TYPE, &row.media_type)
-    } else {
+    if call.is_head() || call.header(IF_NONE_MATCH).is_some() {
+        let row = call.look(|registry| registry.manifest_stat(repo, &reference))?;
+        if is_cached(&call, &row.digest) {
+            return Ok(content_headers(reply::empty(StatusCode::NOT_MODIFIED), &row.digest));
+        }
+        if call.is_head() {
+            let mut reply = reply::empty(StatusCode::OK);
+            reply.headers_mut().insert(CONTENT_LENGTH, row.bytes.into());
+            return Ok(content_headers(reply::with(reply, CONTENT_TYPE, &row.media_type), &row.digest));
+        }
+    }
+    let (mut row, mut body) = call.look(|registry| registry.manifest(repo, &reference, LARGE_BYTES))?;
+    let mut share = None;
+    if body.is_none() {
         // Memory for large ones is shared, and theirs until the client has taken them.
-        let share = match row.bytes {
-            0..LARGE_BYTES => None,
-            bytes => Some(call.app.body_memory(usize::try_from(bytes).unwrap_or(usize::MAX)).await?),
-        };
+        let bytes = usize::try_from(row.bytes).unwrap_or(usize::MAX);
+        share = Some(call.app.body_memory(bytes).await?);
         let digest = Reference::Digest(row.digest.clone());
-        let (row, body) = call.look(|registry| registry.manifest(repo, &digest))?;
-        let body = match share {
-            None => body.into(),
-            Some(share) => bytes::Bytes::from_owner(Held { body, _share: share }),
-        };
-        reply::with(reply::bytes(StatusCode::OK, body), CONTENT_TYPE, &row.media_type)
+        (row, body) = call.look(|registry| registry.manifest(repo, &digest, u64::MAX))?;
+    }
+    let body = body.unwrap_or_default();
+    let body = match share {
+        None => body.into(),
+        Some(share) => bytes::Bytes::from_owner(Held { body, _share: share }),
     };
+    let reply = reply::with(reply::bytes(StatusCode::OK, body), CONTENT_TYPE, &row.media_type);
     Ok(content_headers(reply, &row.digest))
 }
 
-/// Manifests from this size on share their memory.
+/// Manifests longer than this share their memory.
 const LARGE_BYTES: u64 = 64 << 10;
 
 /// A body that keeps its share of memory until its last byte is sent.

@@ -104,14 +104,21 @@ impl BlobBody {
         }
         // A slow reader among many waits for nobody: it gets small pieces.
         let size = if self.share.is_some() { Piece::Full } else { Piece::Small };
-        let reading = self.reading.get_or_insert_with(|| {
-            let (registry, blob) = (self.app.registry.clone(), blob.clone());
-            let (at, end) = (self.at, self.end);
-            tokio::task::spawn_blocking(move || registry.blob_piece(&blob, at, end, size))
-        });
-        let piece = ready!(Pin::new(reading).poll(cx));
-        self.reading = None;
-        let piece = piece.unwrap_or_else(|stopped| Err(Kind::Unavailable.from_cause(stopped)));
+        let (at, end) = (self.at, self.end);
+        // What the kernel has in memory is not worth a thread.
+        let at_hand = if self.reading.is_none() { blob.piece_at_hand(at, end, size) } else { None };
+        let piece = match at_hand {
+            Some(bytes) => Ok(bytes),
+            None => {
+                let reading = self.reading.get_or_insert_with(|| {
+                    let (registry, blob) = (self.app.registry.clone(), blob.clone());
+                    tokio::task::spawn_blocking(move || registry.blob_piece(&blob, at, end, size))
+                });
+                let piece = ready!(Pin::new(reading).poll(cx));
+                self.reading = None;
+                piece.unwrap_or_else(|stopped| Err(Kind::Unavailable.from_cause(stopped)))
+            }
+        };
         match &piece {
             Ok(bytes) => self.at += bytes.len() as u64,
             Err(_) => self.at = self.end,

@@ -18,10 +18,10 @@
 use bytes::Bytes;
 use sha2::Digest as _;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
@@ -234,7 +234,14 @@ impl Blobs {
         if found.len() != bytes || crcs.len() as u64 != 4 * chunks {
             return Err(rotten("the blob's file is not as long as its row says"));
         }
-        Ok(BlobReader { file, inode: found.ino(), bytes, crcs, digest: digest.clone() })
+        Ok(BlobReader {
+            file,
+            inode: found.ino(),
+            bytes,
+            crcs,
+            digest: digest.clone(),
+            spare: Arc::default(),
+        })
     }
 
     /// Reads a blob's file whole and compares its digest. Fails with the inode that was
@@ -741,6 +748,28 @@ pub struct BlobReader {
     bytes: u64,
     crcs: Vec<u8>,
     digest: Digest,
+    spare: Arc<Spare>,
+}
+
+/// The memory of a piece that is no longer needed, for the next one.
+type Spare = Mutex<Vec<u8>>;
+
+/// A piece of a blob. Its memory goes back where it came from.
+struct Lent {
+    bytes: Vec<u8>,
+    spare: Arc<Spare>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut self.bytes);
+    }
 }
 
 impl BlobReader {
@@ -762,14 +791,44 @@ impl BlobReader {
     /// Fails if the file is shorter than its row says, if a checksum differs, or if the
     /// disk says so. Blocks.
     pub fn piece(&self, at: u64, end: u64, size: Piece) -> io::Result<Bytes> {
+        self.read_piece(at, end, size, |file, buffer, from| file.read_exact_at(buffer, from))
+    }
+
+    /// The same, if the kernel has the bytes in memory: does not block. None if it has not, or
+    /// if they are not right, which is for [`BlobReader::piece`] to say.
+    pub fn piece_at_hand(&self, at: u64, end: u64, size: Piece) -> Option<Bytes> {
+        let read = |file: &File, buffer: &mut [u8], from| {
+            let wanted = buffer.len();
+            let into = &mut [IoSliceMut::new(buffer)];
+            match rustix::io::preadv2(file, into, from, rustix::io::ReadWriteFlags::NOWAIT)? == wanted {
+                true => Ok(()),
+                false => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        };
+        self.read_piece(at, end, size, read).ok()
+    }
+
+    fn read_piece(
+        &self,
+        at: u64,
+        end: u64,
+        size: Piece,
+        read: impl FnOnce(&File, &mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<Bytes> {
         debug_assert!(at < end && end <= self.bytes);
         let chunk = CHUNK_BYTES as u64;
         let first = at / chunk;
         let from = first * chunk;
         let to = (from + size.bytes() as u64).min(end.next_multiple_of(chunk)).min(self.bytes);
         let len = usize::try_from(to - from).unwrap_or(size.bytes());
-        let mut buffer = vec![0; len];
-        self.file.read_exact_at(&mut buffer, from)?;
+        let bytes = std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut lent = Lent { bytes, spare: self.spare.clone() };
+        if lent.bytes.len() < len {
+            // Clean memory of the system, which need not be written to first.
+            lent.bytes = vec![0; len];
+        }
+        let buffer = &mut lent.bytes[..len];
+        read(&self.file, buffer, from)?;
         let first = usize::try_from(first).map_err(io::Error::other)?;
         for (chunk, expected) in buffer.chunks(CHUNK_BYTES).zip(self.crcs[4 * first..].chunks_exact(4)) {
             if crc32c::crc32c(chunk).to_le_bytes() != expected {
@@ -778,7 +837,7 @@ impl BlobReader {
         }
         let until = end.min(to) - from;
         let cut = |at: u64| usize::try_from(at).unwrap_or(len);
-        Ok(Bytes::from(buffer).slice(cut(at - from)..cut(until)))
+        Ok(Bytes::from_owner(lent).slice(cut(at - from)..cut(until)))
     }
 }
 

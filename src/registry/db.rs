@@ -32,14 +32,15 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// "OutP", so that `file` and people know whose database this is.
 const APPLICATION_ID: i32 = 0x4f75_7450;
 /// The version of schema.sql.
-const SCHEMA_VERSION: i32 = 5;
+const SCHEMA_VERSION: i32 = 6;
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// How an older version becomes the next one: the one at index 0 makes version 2 of 1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrations/0002_names_for_every_dialect.sql"),
     include_str!("../../migrations/0003_candidates.sql"),
     include_str!("../../migrations/0004_sums_and_words.sql"),
     include_str!("../../migrations/0005_imports.sql"),
+    include_str!("../../migrations/0006_pushers.sql"),
 ];
 
 /// Most writes that share one commit. Bounds how long the first of them waits.
@@ -347,6 +348,7 @@ struct Job<F, T> {
 impl<T: Send, F: FnOnce(&mut Write) -> Result<T> + Send> Work for Job<F, T> {
     fn run(&mut self, write: &mut Write) -> bool {
         let Some(change) = self.change.take() else { return false };
+        // A release binary ends where it panics; others go on without this write.
         let outcome = catch_unwind(AssertUnwindSafe(|| change(write))).unwrap_or_else(|_| {
             Err(Kind::Internal.from_cause("a write panicked; its transaction was undone"))
         });
@@ -651,6 +653,8 @@ fn migrate(connection: &mut Connection, is_new: bool) -> Result<()> {
     }
     // Tables are made anew while others refer to them. Has no effect inside a transaction.
     connection.execute_batch("PRAGMA foreign_keys = OFF;")?;
+    // And their texts are changed.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
     // Two processes may open a directory at once: the second waits here, then finds it done.
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = pragma(&tx, "user_version")?;
@@ -685,6 +689,7 @@ fn migrate(connection: &mut Connection, is_new: bool) -> Result<()> {
         tracing::info!(from = found, to = SCHEMA_VERSION, "the database is of the current version now");
     }
     tx.commit()?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.execute_batch("PRAGMA foreign_keys = ON;")?;
     Ok(())
 }

@@ -235,8 +235,8 @@ impl Registry {
                 let line = &document.manifests[*at];
                 let repo = first_repo(&line.repos)?;
                 let reference = Reference::Digest(line.digest.clone());
-                let (_, body, _) = self
-                    .manifest_checked(repo, &reference)
+                let (_, body) = self
+                    .manifest_uncounted(repo, &reference)
                     .map_err(|e| lost("image", repo, &line.digest, e))?;
                 (body.into(), line.size)
             }
@@ -415,9 +415,9 @@ impl<'a> Walk<'a> {
             return Err(Kind::TooLarge(Thing::Manifest)
                 .because(format!("what belongs to {repo} is nested deeper than {DEPTH_MAX}")));
         }
-        let (row, body, _) = self
+        let (row, body) = self
             .registry
-            .manifest_checked(repo, &Reference::Digest(digest.clone()))
+            .manifest_uncounted(repo, &Reference::Digest(digest.clone()))
             .map_err(|error| lost("image", repo, digest, error))?;
         let named = manifest::read(&body, Some(&row.media_type))?;
         // What a manifest is about may be listed by it, and comes once.

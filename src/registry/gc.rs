@@ -280,13 +280,7 @@ impl Drop for CollectionLock {
 
 /// Takes that right, for oneself or `shared`.
 pub(super) fn lock_collection(dir: &std::path::Path, shared: bool) -> Result<CollectionLock> {
-    let path = dir.join("collection.lock");
-    let file = match blobs::create(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            File::options().write(true).open(&path)?
-        }
-        made => made?,
-    };
+    let file = blobs::open_or_make(File::options().write(true), &dir.join("collection.lock"))?;
     let locked = if shared { file.try_lock_shared() } else { file.try_lock() };
     match locked {
         Ok(()) => Ok(CollectionLock(file)),

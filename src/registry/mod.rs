@@ -279,34 +279,47 @@ impl Registry {
     }
 
     /// A manifest and its bytes as they were pushed, checked against their digest. That of an
-    /// image counts as a pull, that of an index not: its image follows.
+    /// image counts as a pull, that of an index not: its image follows. Of one that is longer
+    /// than `bytes_max` only the row: whoever wants it must have the memory first.
     ///
     /// One whose bytes are wrong is taken out of service and answered as unknown, and
     /// the next push of it heals it.
-    pub fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
-        let (row, body, counted) = self.manifest_checked(repo, reference)?;
-        if let Some(repo_uuid) = counted {
-            self.db.pulls.count(&repo_uuid);
-        }
-        Ok((row, body))
-    }
-
-    /// The same, and nobody counts it: with the UUID of the repository that would, for an image.
-    fn manifest_checked(
+    pub fn manifest(
         &self,
         repo: &RepoName,
         reference: &Reference,
-    ) -> Result<(ManifestRow, Vec<u8>, Option<String>)> {
-        let (id, row, (body, repo_uuid, is_image)) = self.db.read(|tx| {
+        bytes_max: u64,
+    ) -> Result<(ManifestRow, Option<Vec<u8>>)> {
+        let (id, row, content) = self.db.read(|tx| {
             let (id, row) = manifest_row(tx, repo, reference)?;
-            Ok((id, row, sql::manifest_content(tx, id)?))
+            let content = (row.bytes <= bytes_max).then(|| sql::manifest_content(tx, id)).transpose()?;
+            Ok((id, row, content))
         })?;
-        if digest_of(row.digest.algorithm(), &body) != row.digest {
-            tracing::error!(%repo, digest = %row.digest, "a manifest's bytes are wrong; it is out of service until it is pushed again");
-            self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
-            return Err(Kind::NotFound(Thing::Manifest).into());
+        let Some((body, repo_uuid, is_image)) = content else { return Ok((row, None)) };
+        self.manifest_check(repo, id, &row, &body)?;
+        if is_image {
+            self.db.pulls.count(&repo_uuid);
         }
-        Ok((row, body, is_image.then_some(repo_uuid)))
+        Ok((row, Some(body)))
+    }
+
+    /// The same, whole, and nobody counts it.
+    fn manifest_uncounted(&self, repo: &RepoName, reference: &Reference) -> Result<(ManifestRow, Vec<u8>)> {
+        let (id, row, body) = self.db.read(|tx| {
+            let (id, row) = manifest_row(tx, repo, reference)?;
+            Ok((id, row, sql::manifest_body(tx, id)?))
+        })?;
+        self.manifest_check(repo, id, &row, &body)?;
+        Ok((row, body))
+    }
+
+    fn manifest_check(&self, repo: &RepoName, id: i64, row: &ManifestRow, body: &[u8]) -> Result<()> {
+        if digest_of(row.digest.algorithm(), body) == row.digest {
+            return Ok(());
+        }
+        tracing::error!(%repo, digest = %row.digest, "a manifest's bytes are wrong; it is out of service until it is pushed again");
+        self.db.write(move |write| sql::manifest_set_bad(write.tx, id))?;
+        Err(Kind::NotFound(Thing::Manifest).into())
     }
 
     /// The size of a blob this repository holds, in bytes. Blocks while there are suspects.

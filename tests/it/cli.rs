@@ -1,7 +1,8 @@
 //! Repositories, tags and images at the command line, beside a running server.
 
 use crate::binary::{BINARY, complained, outport, said};
-use crate::harness::{Site, manifest, sha256};
+use crate::harness::{OCI_MANIFEST, Site, manifest, sha256};
+use outport::names::UserName;
 use outport::registry::Collect;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -65,6 +66,24 @@ fn a_tag_is_made_moved_coloured_and_removed_and_each_time_it_is_told_what_was_be
 }
 
 #[test]
+fn what_a_removed_user_pushed_stays_and_is_nobodys_whoever_comes_next() {
+    let site = Site::new();
+    let text = manifest(&site.push_blob("bob/app", b"{}"), 2, &[], "");
+    let put = site.ask("PUT", "/v2/bob/app/manifests/v1").by("bob").header("content-type", OCI_MANIFEST);
+    assert_eq!(put.body(text.as_bytes()).send().status, 201);
+    let pushers = |site: &Site| {
+        let (tag, image) = (one(site, &["tag", "list", "bob/app"]), one(site, &["image", "list", "bob/app"]));
+        (tag["pushed_by"].clone(), image["pushed_by"].clone())
+    };
+    assert_eq!(pushers(&site), (json!("bob"), json!("bob")));
+    site.registry.user_remove(&UserName::parse("bob").unwrap()).unwrap();
+    assert_eq!(pushers(&site), (Value::Null, Value::Null));
+    site.add_user("zoe");
+    assert_eq!(pushers(&site), (Value::Null, Value::Null));
+    assert_eq!(site.get("/v2/bob/app/manifests/v1").status, 200);
+}
+
+#[test]
 fn an_image_is_shown_with_all_that_it_names_and_all_that_names_it() {
     let site = Site::new();
     let config = br#"{"os":"linux","architecture":"arm64","variant":"v8"}"#;
@@ -76,7 +95,7 @@ fn an_image_is_shown_with_all_that_it_names_and_all_that_names_it() {
     let index = site.push_index("bob/app", "all", &[&image, &elsewhere]);
     let subject = format!(
         r#","artifactType":"application/x.signature","subject":{{"mediaType":"{}","digest":"{image}","size":{}}}"#,
-        crate::harness::OCI_MANIFEST,
+        OCI_MANIFEST,
         text.len()
     );
     let signature = manifest(&config_digest, config.len(), &[], &subject);
