@@ -201,10 +201,11 @@ impl Store {
 
     /// The same of a manifest, by tag or digest; its digest is told, too.
     pub fn manifest(&self, repo: &str, asked: &str) -> Result<Option<(String, Vec<u8>)>, Failure> {
-        let outcome = self.registry.manifest(&RepoName::parse(repo)?, &reference(asked)?);
+        let outcome = self.registry.manifest(&RepoName::parse(repo)?, &reference(asked)?, u64::MAX);
         let Some((row, body)) = found(outcome)? else { return Ok(None) };
         let digest = row.digest.as_str().to_owned();
-        Ok(Some((digest.clone(), right(body, &digest)?)))
+        // Every one is within that; without a body it would be as wrong as with other bytes.
+        Ok(Some((digest.clone(), right(body.unwrap_or_default(), &digest)?)))
     }
 
     fn value(&self, key: &Key) -> Result<Option<String>, Failure> {

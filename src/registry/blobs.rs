@@ -791,7 +791,7 @@ impl BlobReader {
     /// Fails if the file is shorter than its row says, if a checksum differs, or if the
     /// disk says so. Blocks.
     pub fn piece(&self, at: u64, end: u64, size: Piece) -> io::Result<Bytes> {
-        self.read_piece(at, end, size, |file, buffer, from| file.read_exact_at(buffer, from))
+        self.read_piece(at, end, size, FileExt::read_exact_at)
     }
 
     /// The same, if the kernel has the bytes in memory: does not block. None if it has not, or
