@@ -356,7 +356,7 @@ fn ports(config: &Config, served: bool) -> Result<Vec<Finding>> {
 }
 
 /// Where somebody on this machine asks who listens everywhere.
-fn reached_at(address: SocketAddr) -> SocketAddr {
+pub fn reached_at(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

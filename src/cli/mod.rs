@@ -12,6 +12,7 @@ mod check;
 mod config;
 mod export;
 mod gc;
+mod healthcheck;
 mod image;
 mod import;
 mod key;
@@ -115,6 +116,7 @@ enum Verb {
     /// The configuration: show and check it
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    Healthcheck(healthcheck::Healthcheck),
     /// Print the version
     Version,
 }
@@ -150,6 +152,7 @@ impl Cli {
             Verb::Bundle(bundle) => bundle.run(&self.common),
             Verb::Key(key) => key.run(&self.common),
             Verb::Config(verb) => verb.run(&self.common),
+            Verb::Healthcheck(healthcheck) => healthcheck.run(&self.common),
             Verb::Version => {
                 let version = env!("CARGO_PKG_VERSION");
                 self.common.say(&serde_json::json!({"version": version}), || format!("outport {version}"));

@@ -24,6 +24,7 @@ mod flips;
 mod folder;
 mod gc;
 mod gc_model;
+mod healthcheck;
 mod hostile;
 mod hub;
 mod import;
