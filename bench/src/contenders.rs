@@ -91,6 +91,11 @@ fn split(text: &str) -> Result<(&str, &str)> {
 }
 
 impl Contender {
+    /// Whether it is not Outport.
+    pub fn is_peer(&self) -> bool {
+        !matches!(self.kind, Kind::Outport(_))
+    }
+
     /// Starts it on a data directory; None if it is not known how to do this one's `way`. More
     /// connections than usual are let in if `settings` say so to Outport.
     pub fn start(
