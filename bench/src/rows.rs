@@ -88,6 +88,7 @@ pub struct Rows<'a> {
     pub contender: &'a Contender,
     pub pki: &'a Pki,
     pub sizes: Sizes,
+    pub short: bool,
     /// Where data directories are made.
     pub work: &'a Path,
     /// Rows whose names hold this, alone.
@@ -135,8 +136,9 @@ impl Rows<'_> {
         let outcome = measure(self, &server)
             .map_err(|error| format!("{}: {}: {error}", self.contender.name, rows.join(", ")).into());
         match outcome {
-            // What a peer cannot do is no row of its own, and does not end the others'.
-            Err(error) if self.contender.is_peer() => {
+            // What a peer cannot do is no row of its own, and does not end the others'. In short
+            // it is asked whether each row works.
+            Err(error) if self.contender.is_peer() && !self.short => {
                 eprintln!("left out: {error}");
                 Ok(())
             }

@@ -80,6 +80,7 @@ impl Table {
                 contender,
                 pki: &pki,
                 sizes,
+                short: self.short,
                 work: temporary.path(),
                 only: &self.only,
                 measured: Vec::new(),

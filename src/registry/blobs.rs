@@ -824,7 +824,6 @@ impl BlobReader {
         let bytes = std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner));
         let mut lent = Lent { bytes, spare: self.spare.clone() };
         if lent.bytes.len() < len {
-            // Clean memory of the system, which need not be written to first.
             lent.bytes = vec![0; len];
         }
         let buffer = &mut lent.bytes[..len];
