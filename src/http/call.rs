@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 
-use super::App;
 use super::auth::Caller;
 use super::route::Asked;
+use super::{App, CONNECTION_BYTES};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::names::{Digest, RepoName};
 use crate::registry::{Mark, Next, Registry, Upload, User};
@@ -30,8 +30,9 @@ const BODY_RATE_MIN: u64 = 1_024;
 const WHOLE_BODY_MAX: Duration = Duration::from_secs(120);
 /// How much of a body is waited for before it is written: one checksum's worth.
 const GATHER_BYTES: usize = 64 << 10;
-/// How much is written at once if it is there already and memory allows.
-const GATHER_BYTES_MAX: usize = 256 << 10;
+/// How much is written at once if it is there already and memory allows: what it costs to hand a
+/// stretch to a thread does not depend on its length.
+const GATHER_BYTES_MAX: usize = 1 << 20;
 /// Most frames held at once: a client may send bytes one by one.
 const GATHER_FRAMES_MAX: usize = 256;
 
@@ -314,10 +315,11 @@ impl Call {
                 self.frame(pace).await
             } else {
                 // And what is there already, while memory for it is left.
-                if gathered.share.is_none() {
-                    gathered.share = self.app.gather_memory();
+                let held = gathered.share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+                let needed = bytes + CONNECTION_BYTES - GATHER_BYTES;
+                if needed > held && !self.app.gather_more(&mut gathered.share, needed - held) {
+                    break;
                 }
-                let Some(_) = gathered.share else { break };
                 let Some(frame) = self.frame_at_hand(pace).await else { break };
                 frame
             };

@@ -71,8 +71,9 @@ const FIRST_ASKED_WITHIN: Duration = Duration::from_secs(1);
 const CONNECTION_BYTES: usize = 64 << 10;
 /// Bodies that must be whole in memory (manifests, forms), all together.
 const BODY_BYTES_TOTAL: usize = 16 << 20;
-/// Uploads, and pulls, that may use more than 64 KiB of memory at once. Others go on with that.
-const GENEROUS_UPLOADS: usize = 8;
+/// What uploads may gather beyond 64 KiB each, all together: few have much of it, many little.
+const GATHER_BYTES_TOTAL: usize = 1536 << 10;
+/// Pulls that may use more than 64 KiB of memory at once. Others go on with that.
 const GENEROUS_PULLS: usize = 8;
 
 /// Archives that are taken in at once: each has a thread, and keeps collections waiting.
@@ -105,7 +106,7 @@ impl App {
             pulls: Arc::new(Semaphore::new(options.pulls_max)),
             options: RwLock::new(Arc::new(options)),
             body_memory: Arc::new(Semaphore::new(BODY_BYTES_TOTAL)),
-            gather_memory: Arc::new(Semaphore::new(GENEROUS_UPLOADS)),
+            gather_memory: Arc::new(Semaphore::new(GATHER_BYTES_TOTAL)),
             piece_memory: Arc::new(Semaphore::new(GENEROUS_PULLS)),
             imports: Arc::new(Semaphore::new(IMPORTS)),
             requests: AtomicU64::new(0),
@@ -163,8 +164,15 @@ impl App {
         })
     }
 
-    fn gather_memory(&self) -> Option<OwnedSemaphorePermit> {
-        self.gather_memory.clone().try_acquire_owned().ok()
+    /// More memory for an upload to gather in, if it is there: `share` is then what it has of it.
+    fn gather_more(&self, share: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match (self.gather_memory.clone().try_acquire_many_owned(bytes), share) {
+            (Ok(more), Some(share)) => share.merge(more),
+            (Ok(more), share) => *share = Some(more),
+            (Err(_), _) => return false,
+        }
+        true
     }
 
     fn piece_memory(&self) -> Option<OwnedSemaphorePermit> {

@@ -19,7 +19,7 @@ use super::route::{Asked, Dialect, Needs, Route, named_repo, routes};
 use crate::error::{Error, Kind, Result, Thing};
 use crate::manifest::{MANIFEST_BYTES_MAX, OCI_INDEX};
 use crate::names::{Algorithm, Digest, Reference, RepoName, Tag, UploadId};
-use crate::registry::{Access, ManifestPush, PAGE_MAX, Page, Piece, Upload};
+use crate::registry::{Access, BlobReader, ManifestPush, PAGE_MAX, Page, Piece, Registry, Upload};
 
 pub static DIALECT: Dialect = Dialect {
     name: "oci",
@@ -82,24 +82,33 @@ async fn blob_get(call: Call) -> Result<Reply> {
         return Ok(blob_headers(reply, &digest));
     }
     let range = call.header(RANGE).filter(|_| if_range(&call, &digest)).map(str::to_owned);
-    let named = digest.clone();
     let permit = call.app.pull_permit().await?;
+    let share = call.app.piece_memory();
+    let size = Piece::of(share.is_some());
     // The first piece is read before the answer begins: a bad blob is a clean 404.
-    let (blob, range, first) = call
-        .run(move |registry| {
-            let blob = registry.blob(&repo, &named)?;
-            let range = reply::range(range.as_deref(), blob.bytes())?;
-            let (at, end) = range.unwrap_or((0, blob.bytes()));
-            let first = match at < end {
-                true => registry.blob_piece(&blob, at, end, Piece::Small)?,
-                false => bytes::Bytes::new(),
+    let at_hand = call.look(|registry| match registry.blob_at_hand(&repo, &digest)? {
+        Some(blob) => {
+            Stretch::new(blob, range.as_deref(), |blob, at, end| Ok(blob.piece_at_hand(at, end, size)))
+        }
+        None => Ok(None),
+    })?;
+    let stretch = match at_hand {
+        Some(stretch) => stretch,
+        None => {
+            let named = digest.clone();
+            let read = move |registry: &Registry| {
+                let blob = registry.blob(&repo, &named)?;
+                Stretch::new(blob, range.as_deref(), |blob, at, end| {
+                    registry.blob_piece(blob, at, end, size).map(Some)
+                })
             };
-            Ok((blob, range, first))
-        })
-        .await?;
+            call.run(read).await?.ok_or(Kind::NotFound(Thing::Blob))?
+        }
+    };
+    let Stretch { blob, range, first } = stretch;
     let total = blob.bytes();
     let (at, end) = range.unwrap_or((0, total));
-    let body = Body::Blob(BlobBody::new(call.app.clone(), blob, permit, first, at, end));
+    let body = Body::Blob(BlobBody::new(call.app.clone(), blob, (permit, share), first, at, end));
     let mut reply = hyper::Response::new(body);
     reply.headers_mut().insert(CONTENT_LENGTH, (end - at).into());
     if range.is_some() {
@@ -107,6 +116,27 @@ async fn blob_get(call: Call) -> Result<Reply> {
         reply = reply::with(reply, CONTENT_RANGE, format!("bytes {at}-{}/{total}", end - 1));
     }
     Ok(blob_headers(reply, &digest))
+}
+
+/// What was asked for of a blob, and how it begins.
+struct Stretch {
+    blob: BlobReader,
+    range: Option<(u64, u64)>,
+    first: bytes::Bytes,
+}
+
+impl Stretch {
+    /// None if the first piece is not at hand.
+    fn new(
+        blob: BlobReader,
+        range: Option<&str>,
+        read: impl FnOnce(&BlobReader, u64, u64) -> Result<Option<bytes::Bytes>>,
+    ) -> Result<Option<Stretch>> {
+        let range = reply::range(range, blob.bytes())?;
+        let (at, end) = range.unwrap_or((0, blob.bytes()));
+        let first = if at < end { read(&blob, at, end)? } else { Some(bytes::Bytes::new()) };
+        Ok(first.map(|first| Stretch { blob, range, first }))
+    }
 }
 
 fn blob_headers(reply: Reply, digest: &Digest) -> Reply {

@@ -84,14 +84,14 @@ impl BlobBody {
     pub fn new(
         app: Arc<App>,
         blob: BlobReader,
-        permit: OwnedSemaphorePermit,
+        (permit, share): (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
         first: Bytes,
         at: u64,
         end: u64,
     ) -> BlobBody {
         let at = at + first.len() as u64;
         let blob = (at < end).then(|| (Arc::new(blob), permit));
-        BlobBody { app, blob, ready: Some(first), at, end, reading: None, share: None }
+        BlobBody { app, blob, ready: Some(first), at, end, reading: None, share }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
@@ -103,7 +103,7 @@ impl BlobBody {
             self.share = self.app.piece_memory();
         }
         // A slow reader among many waits for nobody: it gets small pieces.
-        let size = if self.share.is_some() { Piece::Full } else { Piece::Small };
+        let size = Piece::of(self.share.is_some());
         let (at, end) = (self.at, self.end);
         // What the kernel has in memory is not worth a thread.
         let at_hand = if self.reading.is_none() { blob.piece_at_hand(at, end, size) } else { None };
@@ -159,7 +159,7 @@ impl ExportBody {
         if self.share.is_none() {
             self.share = self.app.piece_memory();
         }
-        let size = if self.share.is_some() { Piece::Full } else { Piece::Small };
+        let size = Piece::of(self.share.is_some());
         if self.reading.is_none() {
             let Some(mut export) = self.export.take() else { return Poll::Ready(None) };
             let registry = self.app.registry.clone();

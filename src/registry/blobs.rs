@@ -19,9 +19,10 @@ use bytes::Bytes;
 use sha2::Digest as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Kind, Result, Thing};
 use crate::hash::Hash;
@@ -39,6 +40,11 @@ pub enum Piece {
 }
 
 impl Piece {
+    /// By whether there is memory for a full one.
+    pub const fn of(has_memory: bool) -> Piece {
+        if has_memory { Piece::Full } else { Piece::Small }
+    }
+
     pub(super) const fn bytes(self) -> usize {
         match self {
             Piece::Full => 4 * CHUNK_BYTES,
@@ -53,8 +59,15 @@ impl Piece {
 /// others commit.
 const SYNCED_LATE_MAX: u64 = 4 << 20;
 
+/// After so many bytes of an upload the kernel begins to write them: it would wait until a tenth of
+/// the memory is to be written, and the client would wait for all of that at the end.
+const BEGUN_EVERY: u64 = 8 << 20;
+
 /// How files in `uploads/` begin that belong to an import.
 const IMPORT: &str = "import.";
+
+/// Full pieces whose memory is kept for the next: 2 MiB in all, given back every few minutes.
+const SPARES_MAX: usize = 8;
 
 /// Most slices one `writev` takes; Linux allows 1024.
 const SLICES_MAX: usize = 256;
@@ -62,12 +75,13 @@ const SLICES_MAX: usize = 256;
 #[derive(Clone)]
 pub(super) struct Blobs {
     root: PathBuf,
+    spares: Arc<Spares>,
 }
 
 impl Blobs {
     /// Opens the tree below `root`, making what is missing, each directory durable.
     pub fn open(root: &Path) -> Result<Blobs> {
-        let blobs = Blobs { root: root.to_owned() };
+        let blobs = Blobs { root: root.to_owned(), spares: Arc::default() };
         for dir in [blobs.uploads(), blobs.quarantine(), blobs.trash()] {
             make_dir(&dir)?;
         }
@@ -118,6 +132,11 @@ impl Blobs {
 
     fn path(&self, digest: &Digest) -> PathBuf {
         self.dir(digest.algorithm()).join(digest.hex())
+    }
+
+    /// Gives back the memory that is kept for pulls.
+    pub fn spares_clear(&self) {
+        self.spares.list().clear();
     }
 
     /// Bytes an unprivileged process may still write, and the size of the file system.
@@ -229,19 +248,17 @@ impl Blobs {
             }
             Err(error) => return Err(error.into()),
         };
-        let found = file.metadata()?;
-        let chunks = bytes.div_ceil(CHUNK_BYTES as u64);
-        if found.len() != bytes || crcs.len() as u64 != 4 * chunks {
-            return Err(rotten("the blob's file is not as long as its row says"));
-        }
-        Ok(BlobReader {
-            file,
-            inode: found.ino(),
-            bytes,
-            crcs,
-            digest: digest.clone(),
-            spare: Arc::default(),
-        })
+        BlobReader::new(file, digest, bytes, crcs, &self.spares)?
+            .ok_or_else(|| rotten("the blob's file is not as long as its row says"))
+    }
+
+    /// The same, if the kernel knows the file without asking a disk: does not block. None if it
+    /// does not, or if something is wrong, which is for [`Blobs::read`] to say.
+    pub fn read_at_hand(&self, digest: &Digest, bytes: u64, crcs: Vec<u8>) -> Option<BlobReader> {
+        use rustix::fs::{Mode, OFlags, ResolveFlags};
+        let (path, flags) = (self.path(digest), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME);
+        let file = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        BlobReader::new(file.ok()?.into(), digest, bytes, crcs, &self.spares).ok()?
     }
 
     /// Reads a blob's file whole and compares its digest. Fails with the inode that was
@@ -591,11 +608,21 @@ pub(super) struct Growing {
     hash: Hash,
     crcs: Crcs,
     bytes: u64,
+    /// How many of them the kernel was told to begin with.
+    begun: u64,
 }
 
 impl Growing {
     fn new(file: File, path: PathBuf, algorithm: Algorithm) -> Growing {
-        Growing { file, path, algorithm, hash: Hash::new(algorithm), crcs: Crcs::default(), bytes: 0 }
+        Growing {
+            file,
+            path,
+            algorithm,
+            hash: Hash::new(algorithm),
+            crcs: Crcs::default(),
+            bytes: 0,
+            begun: 0,
+        }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -621,7 +648,17 @@ impl Growing {
                 self.note(frame);
             }
         }
+        if self.bytes - self.begun >= BEGUN_EVERY {
+            self.begin();
+        }
         Ok(())
+    }
+
+    /// Has the kernel begin to write what is new. A hint, for which nobody waits.
+    fn begin(&mut self) {
+        let new = NonZeroU64::new(self.bytes - self.begun);
+        let _ = rustix::fs::fadvise(&self.file, self.begun, new, rustix::fs::Advice::DontNeed);
+        self.begun = self.bytes;
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -679,15 +716,16 @@ impl Growing {
     }
 
     /// Closes the file under a digest that was checked or computed. Large ones are synced here.
-    pub fn seal_as(self, digest: Digest) -> Result<Sealed> {
+    pub fn seal_as(mut self, digest: Digest) -> Result<Sealed> {
+        if self.bytes <= SYNCED_LATE_MAX {
+            // The committer need not wait as long.
+            self.begin();
+        }
         let (bytes, crcs) = (self.bytes, self.crcs.finish());
         let mut sealed =
             Sealed { path: Some(self.path), digest, bytes, crcs, file: Arc::new(self.file), synced: false };
         if bytes > SYNCED_LATE_MAX {
             sealed.sync()?;
-        } else {
-            // The kernel begins to write, and the committer need not wait as long. A hint.
-            let _ = rustix::fs::fadvise(&sealed.file, 0, None, rustix::fs::Advice::DontNeed);
         }
         Ok(sealed)
     }
@@ -748,16 +786,31 @@ pub struct BlobReader {
     bytes: u64,
     crcs: Vec<u8>,
     digest: Digest,
-    spare: Arc<Spare>,
+    spares: Arc<Spares>,
 }
 
-/// The memory of a piece that is no longer needed, for the next one.
-type Spare = Mutex<Vec<u8>>;
+/// Memory for full pieces, used again: to have it made by the kernel takes longer than to read a
+/// piece. Of a smaller one the memory is its own.
+#[derive(Default)]
+struct Spares(Mutex<Vec<Vec<u8>>>);
 
-/// A piece of a blob. Its memory goes back where it came from.
+impl Spares {
+    fn list(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lend(self: &Arc<Spares>, len: usize) -> Lent {
+        let kept = if len > CHUNK_BYTES { self.list().pop() } else { None };
+        let bytes =
+            kept.unwrap_or_else(|| vec![0; if len > CHUNK_BYTES { Piece::Full.bytes() } else { len }]);
+        Lent { bytes, spares: self.clone() }
+    }
+}
+
+/// The memory of a piece of a blob. It goes back where it came from.
 struct Lent {
     bytes: Vec<u8>,
-    spare: Arc<Spare>,
+    spares: Arc<Spares>,
 }
 
 impl AsRef<[u8]> for Lent {
@@ -768,11 +821,31 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut self.bytes);
+        let mut list = self.spares.list();
+        if self.bytes.len() == Piece::Full.bytes() && list.len() < SPARES_MAX {
+            list.push(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
 impl BlobReader {
+    /// None if the file is not as long as its row says.
+    fn new(
+        file: File,
+        digest: &Digest,
+        bytes: u64,
+        crcs: Vec<u8>,
+        spares: &Arc<Spares>,
+    ) -> io::Result<Option<BlobReader>> {
+        let found = file.metadata()?;
+        let chunks = bytes.div_ceil(CHUNK_BYTES as u64);
+        if found.len() != bytes || crcs.len() as u64 != 4 * chunks {
+            return Ok(None);
+        }
+        let (inode, digest, spares) = (found.ino(), digest.clone(), spares.clone());
+        Ok(Some(BlobReader { file, inode, bytes, crcs, digest, spares }))
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -821,11 +894,7 @@ impl BlobReader {
         let from = first * chunk;
         let to = (from + size.bytes() as u64).min(end.next_multiple_of(chunk)).min(self.bytes);
         let len = usize::try_from(to - from).unwrap_or(size.bytes());
-        let bytes = std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut lent = Lent { bytes, spare: self.spare.clone() };
-        if lent.bytes.len() < len {
-            lent.bytes = vec![0; len];
-        }
+        let mut lent = self.spares.lend(len);
         let buffer = &mut lent.bytes[..len];
         read(&self.file, buffer, from)?;
         let first = usize::try_from(first).map_err(io::Error::other)?;

@@ -137,6 +137,9 @@ const FAILURES_FORGOTTEN: Duration = Duration::from_secs(3_600);
 
 /// Manifests beyond this are read one at a time.
 const READ_TOGETHER_BYTES: usize = 64 << 10;
+/// A blob of at most so many bytes may be opened by who may not block: its checksums are on a page or
+/// two of the database.
+const AT_HAND_BYTES_MAX: u64 = 16 << 20;
 
 /// What this process does with the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,6 +345,20 @@ impl Registry {
             Ok((key.bytes, sql::blob_crcs(tx, key.id)?))
         })?;
         self.blob_open(digest, bytes, crcs)
+    }
+
+    /// The same, if nobody has to wait for a disk: None if somebody has, or if the blob is so large
+    /// that the way to a thread does not count.
+    pub fn blob_at_hand(&self, repo: &RepoName, digest: &Digest) -> Result<Option<BlobReader>> {
+        self.lease(repo, digest)?;
+        let row = self.db.read(|tx| {
+            let key = sql::blob_in_repo(tx, repo, digest)?.ok_or(Kind::NotFound(Thing::Blob))?;
+            match key.bytes <= AT_HAND_BYTES_MAX {
+                true => Ok(Some((key.bytes, sql::blob_crcs(tx, key.id)?))),
+                false => Ok(None),
+            }
+        })?;
+        Ok(row.and_then(|(bytes, crcs)| self.blobs.read_at_hand(digest, bytes, crcs)))
     }
 
     /// Opens the file of a blob's row.
@@ -603,6 +620,7 @@ impl Registry {
 
     /// What keeps the directory fit, every few minutes. Writes only where something changed.
     pub fn upkeep(&self) {
+        self.blobs.spares_clear();
         if let Err(error) = ballast::keep(&self.dir) {
             tracing::warn!(%error, "no room could be kept for deleting on a full disk");
         }
