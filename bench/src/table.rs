@@ -36,6 +36,9 @@ pub struct Table {
     /// Rows whose names hold this, alone; those that begin with "growth" only if this does
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Not how cost grows: to fill a store of a million takes a while
+    #[arg(long)]
+    no_growth: bool,
     /// How long each rate is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     secs: u64,
@@ -89,7 +92,10 @@ impl Table {
             measured.extend(rows.measured);
         }
         let levels = if self.short { growth::SHORT } else { growth::WHOLE };
-        let growth = growth::measure(&binary, work, &levels, sizes.time, sizes.starts, &self.only)?;
+        let growth = match self.no_growth {
+            true => Vec::new(),
+            false => growth::measure(&binary, work, &levels, sizes.time, sizes.starts, &self.only)?,
+        };
         if self.short {
             machine.push("in short: less of everything than the rows say".to_owned());
         }
