@@ -426,9 +426,15 @@ fn database(registry: &Registry) -> Finding {
 /// What to do with a database that is damaged.
 const REBUILD: &str = "stop the server, then restore a backup into a new directory, or run `outport rebuild`";
 
+/// An error that knows a remedy says it after a semicolon.
 fn not_opened(error: &Error) -> Finding {
-    let says = format!("the store cannot be opened: {error}");
-    Finding::failed("database", says, "run this as root, or as the user that the server runs as")
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let is_forbidden = cause.is_some_and(|cause| cause.kind() == ErrorKind::PermissionDenied);
+    let otherwise =
+        if is_forbidden { "run this as root, or as the user that the server runs as" } else { REBUILD };
+    let text = error.to_string();
+    let (says, remedy) = text.split_once("; ").unwrap_or((&text, otherwise));
+    Finding::failed("database", format!("the store cannot be opened: {says}"), remedy)
 }
 
 /// Lists what is out of service.

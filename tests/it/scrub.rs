@@ -117,3 +117,19 @@ fn damaged_pages_of_the_database_are_found_at_the_command_line_with_a_remedy() {
         assert!(complained(&bad).contains("outport rebuild"), "{bad:?}");
     }
 }
+
+#[test]
+fn a_store_that_does_not_open_is_told_of_with_a_remedy_that_fits() {
+    let site = Site::new();
+    site.push_image("a/b", "v1", b"layer");
+    let dir = site.close();
+    let database = dir.path().join("registry.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&database, bytes).unwrap();
+    let bad = outport(dir.path(), &["check"], "");
+    assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+    assert!(complained(&bad).contains("the store cannot be opened"), "{bad:?}");
+    assert!(complained(&bad).contains("outport rebuild"), "{bad:?}");
+    assert!(!complained(&bad).contains("as root"), "{bad:?}");
+}
