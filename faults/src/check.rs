@@ -220,10 +220,12 @@ pub struct Count {
     /// Images that differ from the one before, or from which more is owed: those were opened.
     pub images: u64,
     pub violations: u64,
-    /// Of lying hardware: images from which something acknowledged was lost, and those that
-    /// the store refused to open, or to write to, because its database was damaged.
+    /// Of lying hardware: images from which something acknowledged was lost, those that the store
+    /// refused to open, or to write to, because its database was damaged, and those of a damaged
+    /// database that did not keep what it took.
     pub lost: u64,
     pub refused: u64,
+    pub forgot: u64,
 }
 
 /// What came of all images.
@@ -237,10 +239,11 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:12}{:>10}{:>10}{:>12}", "model", "moments", "images", "violations")?;
-        for (model, Count { points, images, violations, lost, refused }) in &self.counts {
+        for (model, Count { points, images, violations, lost, refused, forgot }) in &self.counts {
             writeln!(f, "{model:12}{points:10}{images:10}{violations:12}")?;
-            if lost + refused > 0 {
+            if lost + refused + forgot > 0 {
                 writeln!(f, "  {lost} lost something and healed, {refused} were refused as damaged")?;
+                writeln!(f, "  {forgot} of damaged ones forgot what was pushed again")?;
             }
         }
         write!(f, "slowest start {:.0?}", self.slowest_start)
@@ -357,8 +360,9 @@ fn work(waiting: &Mutex<Receiver<Job>>, report: &Mutex<Report>, dir: &Path, on_v
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
         report.slowest_start = report.slowest_start.max(seen.start);
         let count = report.counts.entry(job.origin.word()).or_default();
-        count.lost += u64::from(seen.lost && !seen.refused);
+        count.lost += u64::from(seen.lost && !seen.refused && !seen.forgot);
         count.refused += u64::from(seen.refused);
+        count.forgot += u64::from(seen.forgot);
         if seen.problems.is_empty() {
             continue;
         }
@@ -398,6 +402,7 @@ struct Seen {
     start: Duration,
     lost: bool,
     refused: bool,
+    forgot: bool,
 }
 
 impl Seen {
@@ -566,21 +571,28 @@ fn lying(data: &Path, expect: &Expect, seen: &mut Seen) {
     seen.lost = expect.state.iter().any(|(key, value)| found.get(key) != Some(value));
     // Blobs, manifests, tags: each needs those before.
     let heals = owed.iter().filter_map(|(key, value)| Some((key, expect.world.heal(key, value)?)));
-    let mut failed = None;
+    let (mut failed, mut forgotten) = (None, Vec::new());
     for (key, step) in heals {
         let healed = store.run(&step, None).map(|_| store.look(std::slice::from_ref(key)));
         match healed {
             Ok(Ok(found)) if found.get(key) == owed.get(key) => {}
-            Ok(Ok(_)) => seen.say(format!("I5: {key} was pushed again, acknowledged, and is not right")),
+            Ok(Ok(_)) => {
+                forgotten.push(format!("I5: {key} was pushed again, acknowledged, and is not right"));
+            }
             Ok(Err(failure)) | Err(failure) => failed = Some((key, failure)),
         }
     }
     drop(store);
+    if failed.is_none() && forgotten.is_empty() {
+        return;
+    }
+    if is_damaged() {
+        (seen.refused, seen.forgot) = (failed.is_some(), !forgotten.is_empty());
+        return;
+    }
+    forgotten.into_iter().for_each(|problem| seen.say(problem));
     if let Some((key, failure)) = failed {
-        seen.refused = is_damaged();
-        if !seen.refused {
-            seen.say(format!("I5: {key} cannot be pushed again: {failure}"));
-        }
+        seen.say(format!("I5: {key} cannot be pushed again: {failure}"));
     }
 }
 

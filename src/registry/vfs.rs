@@ -508,8 +508,13 @@ fn has_commit_after(file: &File, frame: u32) -> std::result::Result<bool, c_int>
     for number in frame.max(1)..frames {
         let mut last = [0; FRAME_HEAD];
         read_some(file, &mut last, frame_offset(number))?;
-        let is_commit = last[COMMIT] != [0; 4] && last[SALTS] == salts;
-        if is_commit && Frame::read_after(file, number + 1, &head, &salts)?.is_good {
+        if last[COMMIT] == [0; 4] {
+            continue;
+        }
+        // A frame whose checksum is right is this log's, even if its salts, which that leaves out,
+        // are not: its checksum goes on from the log's head.
+        let is_ours = last[SALTS] == salts || Frame::read_after(file, number, &head, &last[SALTS])?.is_good;
+        if is_ours && Frame::read_after(file, number + 1, &head, &salts)?.is_good {
             return Ok(true);
         }
     }
