@@ -418,6 +418,11 @@ fn a_flipped_bit_in_the_log_before_a_start_cuts_it_off_there_and_says_so() {
     let (dir, _db, _reader, rows) = all_in_log(&mut dice);
     let len = std::fs::metadata(log(&dir)).expect("is there").len();
     assert_eq!(first_of(&open_db(&copy(&dir)).expect("opens"), &rows), rows.len());
+    let bytes = std::fs::read(log(&dir)).expect("reads");
+    let frames = (1..).map_while(|n| Some((n, bytes.get(usize::try_from(frame_offset(n)).ok()?..)?)));
+    let commits: Vec<u32> =
+        frames.filter(|(_, frame)| frame.len() >= FRAME && frame[COMMIT] != [0; 4]).map(|(n, _)| n).collect();
+    let last_but_one = frame_offset(commits[commits.len() - 2]);
     let mut cut = 0;
     for n in 0..flips() / 2 {
         let crashed = copy(&dir);
@@ -426,6 +431,8 @@ fn a_flipped_bit_in_the_log_before_a_start_cuts_it_off_there_and_says_so() {
             0..32 => n,
             // The last frame.
             32..40 => len - 1 - dice.below(FRAME as u64),
+            // What tells that the commit before the last is of this log.
+            40..48 => last_but_one + SALTS.start as u64 + n - 40,
             _ => dice.below(len),
         };
         let bit = dice.below(8);
