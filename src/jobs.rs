@@ -54,6 +54,9 @@ pub async fn run(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> En
         Err(error) => tracing::warn!(?error, "what was pushed last could not all be read again"),
     })
     .await;
+    if registry.was_rebooted() {
+        blocking(&registry, tell_of_rows).await;
+    }
     let every = |period| {
         let mut timer = interval(period);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,6 +104,18 @@ pub async fn watch(registry: Arc<Registry>, folder: Folder, mut stop: watch::Rec
             Ok(Err(_)) => {}
             Err(error) => tracing::error!(%error, "a look into the drop folder panicked"),
         }
+    }
+}
+
+/// A disk that lost a write, and kept the page as it was before, leaves checksums right and rows wrong.
+fn tell_of_rows(registry: &Registry) {
+    match registry.check_rows() {
+        Ok(wrong) if wrong.is_empty() => {}
+        Ok(wrong) => tracing::error!(
+            wrong = wrong.join("; "),
+            "rows of the database contradict each other: the disk has not kept what it said it had; see `outport check`"
+        ),
+        Err(error) => tracing::error!(?error, "the database's rows could not be checked"),
     }
 }
 

@@ -166,6 +166,7 @@ pub struct Registry {
     _lock: Option<File>,
     serving: bool,
     unclean: bool,
+    rebooted: bool,
     /// By the monotonic clock.
     opened: Duration,
     /// False for a server that only reads, because the database failed too often.
@@ -200,9 +201,9 @@ impl Registry {
                 tracing::error!(
                     "the store failed again and again: it is read, and takes no writes; see `outport check`"
                 );
-                Start { unclean: false, power_went: false }
+                Start { unclean: false, rebooted: false }
             }
-            Mode::Tool => Start { unclean: false, power_went: false },
+            Mode::Tool => Start { unclean: false, rebooted: false },
         };
         let uploads = uploads::Uploads::open(&blobs, &clock, db.arrivals.clone())?;
         let (serving, opened) = (lock.is_some(), (clock.monotonic)());
@@ -219,10 +220,11 @@ impl Registry {
             _lock: lock,
             serving,
             unclean: start.unclean,
+            rebooted: start.rebooted,
             opened,
             writable,
         };
-        if start.power_went {
+        if start.unclean && start.rebooted {
             registry.suspect_recent()?;
         }
         Ok(registry)
@@ -253,6 +255,11 @@ impl Registry {
     /// True if the last server of this directory did not stop by itself.
     pub fn was_unclean(&self) -> bool {
         self.unclean
+    }
+
+    /// True if the machine has started anew since: then the disk may have lost what it said it had.
+    pub fn was_rebooted(&self) -> bool {
+        self.rebooted
     }
 
     /// A secret of this data directory, made when first asked for: 32 random bytes.
@@ -859,8 +866,8 @@ fn lock_dir_once(dir: &Path) -> Result<File> {
 struct Start {
     /// The last server did not stop by itself.
     unclean: bool,
-    /// Nor did the machine it ran on.
-    power_went: bool,
+    /// The machine has started anew since.
+    rebooted: bool,
 }
 
 /// Notes that a server runs, and clears what an earlier boot left.
@@ -882,7 +889,7 @@ fn start(db: &Db, blobs: &Blobs, boot_id: &str) -> Result<Start> {
         sql::meta_set(write.tx, "running", &[1])
     })?;
     let unclean = running.as_deref() == Some(&[1]);
-    Ok(Start { unclean, power_went: unclean && rebooted })
+    Ok(Start { unclean, rebooted })
 }
 
 /// The kernel's name for this boot, or what the service manager handed in because it

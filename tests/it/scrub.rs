@@ -3,6 +3,7 @@
 use crate::binary::{complained, outport};
 use crate::harness::{Site, sha256};
 use outport::registry::{Scrubbed, Wanted};
+use rusqlite::{Connection, OpenFlags};
 use std::time::Duration;
 
 fn scrub(site: &Site) -> Scrubbed {
@@ -132,4 +133,32 @@ fn a_store_that_does_not_open_is_told_of_with_a_remedy_that_fits() {
     assert!(complained(&bad).contains("the store cannot be opened"), "{bad:?}");
     assert!(complained(&bad).contains("outport rebuild"), "{bad:?}");
     assert!(!complained(&bad).contains("as root"), "{bad:?}");
+}
+
+#[test]
+fn an_index_whose_page_the_disk_kept_as_it_was_before_is_told_of_by_a_check() {
+    const PAGE: usize = 4_096;
+    let site = Site::new();
+    site.push_image("a/b", "v1", b"one");
+    let dir = site.close();
+    let database = dir.path().join("registry.db");
+    let root: u32 = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .unwrap()
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'repo_blob_blob'", [], |row| row.get(0))
+        .unwrap();
+    let before = std::fs::read(&database).unwrap();
+    let site = Site::resume(dir, "this boot");
+    site.push_image("a/b", "v2", b"two");
+    let dir = site.close();
+    let database = dir.path().join("registry.db");
+    assert_eq!(outport(dir.path(), &["check"], "").status.code(), Some(0));
+    let mut after = std::fs::read(&database).unwrap();
+    let root = usize::try_from(root).unwrap();
+    let page = (root - 1) * PAGE..root * PAGE;
+    after[page.clone()].copy_from_slice(&before[page]);
+    std::fs::write(&database, after).unwrap();
+    let bad = outport(dir.path(), &["check"], "");
+    assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+    assert!(complained(&bad).contains("contradict each other"), "{bad:?}");
+    assert!(complained(&bad).contains("outport rebuild"), "{bad:?}");
 }
