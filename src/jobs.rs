@@ -54,9 +54,7 @@ pub async fn run(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) -> En
         Err(error) => tracing::warn!(?error, "what was pushed last could not all be read again"),
     })
     .await;
-    if registry.was_rebooted() {
-        blocking(&registry, tell_of_rows).await;
-    }
+    blocking(&registry, tell_of_rows).await;
     let every = |period| {
         let mut timer = interval(period);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,7 +107,7 @@ pub async fn watch(registry: Arc<Registry>, folder: Folder, mut stop: watch::Rec
 
 /// A disk that lost a write, and kept the page as it was before, leaves checksums right and rows wrong.
 fn tell_of_rows(registry: &Registry) {
-    match registry.check_rows() {
+    match registry.check_rows_of_boot() {
         Ok(wrong) if wrong.is_empty() => {}
         Ok(wrong) => tracing::error!(
             wrong = wrong.join("; "),

@@ -648,7 +648,7 @@ impl Growing {
                 self.note(frame);
             }
         }
-        if self.bytes - self.begun >= BEGUN_EVERY {
+        if self.bytes.saturating_sub(self.begun) >= BEGUN_EVERY {
             self.begin();
         }
         Ok(())
@@ -656,7 +656,8 @@ impl Growing {
 
     /// Has the kernel begin to write what is new. A hint, for which nobody waits.
     fn begin(&mut self) {
-        let new = NonZeroU64::new(self.bytes - self.begun);
+        // Fewer than were begun with after a file could not be read again.
+        let new = NonZeroU64::new(self.bytes.saturating_sub(self.begun));
         let _ = rustix::fs::fadvise(&self.file, self.begun, new, rustix::fs::Advice::DontNeed);
         self.begun = self.bytes;
     }

@@ -140,6 +140,9 @@ const READ_TOGETHER_BYTES: usize = 64 << 10;
 /// A blob of at most so many bytes may be opened by who may not block: its checksums are on a page or
 /// two of the database.
 const AT_HAND_BYTES_MAX: u64 = 16 << 20;
+/// A database of at most so many bytes is looked through at the first start of a boot: half a second
+/// here, a few on a small machine. Of a larger one `outport check` tells.
+const BOOT_CHECK_BYTES_MAX: u64 = 32 << 20;
 
 /// What this process does with the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,11 +258,6 @@ impl Registry {
     /// True if the last server of this directory did not stop by itself.
     pub fn was_unclean(&self) -> bool {
         self.unclean
-    }
-
-    /// True if the machine has started anew since: then the disk may have lost what it said it had.
-    pub fn was_rebooted(&self) -> bool {
-        self.rebooted
     }
 
     /// A secret of this data directory, made when first asked for: 32 random bytes.
@@ -649,6 +647,13 @@ impl Registry {
     /// that name what is not there. A few lines at most; reads all of it.
     pub fn check_rows(&self) -> Result<Vec<String>> {
         self.db.read(sql::wrong_rows)
+    }
+
+    /// The same, if the machine has started anew since the last server: then the disk may have lost what
+    /// it said it had. Nothing for a larger database, for whoever stops the server waits for this.
+    pub fn check_rows_of_boot(&self) -> Result<Vec<String>> {
+        let bytes = std::fs::metadata(self.dir.join("registry.db"))?.len();
+        if self.rebooted && bytes <= BOOT_CHECK_BYTES_MAX { self.check_rows() } else { Ok(Vec::new()) }
     }
 
     /// Whether pulls work: the database answers.

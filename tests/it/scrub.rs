@@ -136,7 +136,7 @@ fn a_store_that_does_not_open_is_told_of_with_a_remedy_that_fits() {
 }
 
 #[test]
-fn an_index_whose_page_the_disk_kept_as_it_was_before_is_told_of_by_a_check() {
+fn an_index_whose_page_the_disk_kept_as_it_was_before_is_told_of_by_a_check_and_in_the_next_boot() {
     const PAGE: usize = 4_096;
     let site = Site::new();
     site.push_image("a/b", "v1", b"one");
@@ -161,4 +161,9 @@ fn an_index_whose_page_the_disk_kept_as_it_was_before_is_told_of_by_a_check() {
     assert_eq!(bad.status.code(), Some(1), "{bad:?}");
     assert!(complained(&bad).contains("contradict each other"), "{bad:?}");
     assert!(complained(&bad).contains("outport rebuild"), "{bad:?}");
+    let same_boot = Site::resume(dir, "this boot");
+    assert_eq!(same_boot.registry.check_rows_of_boot().unwrap(), Vec::<String>::new());
+    let another = Site::resume(same_boot.close(), "another boot");
+    let told = another.registry.check_rows_of_boot().unwrap();
+    assert!(told.iter().any(|line| line.contains("repo_blob_blob")), "{told:?}");
 }
